@@ -1,0 +1,7 @@
+"""Whole models, each a short declaration."""
+
+TABLE = {
+    "decoder": "decoder:Decoder",
+    "encoder": "encoder:Encoder",
+    "encoder_decoder": "encoder_decoder:EncoderDecoder",
+}

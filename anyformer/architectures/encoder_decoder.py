@@ -1,0 +1,79 @@
+"""Encoder and decoder (Vaswani et al. 2017; Phuong & Hutter 2022, algorithm 8): one sequence in, another one out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from anyformer.architectures.tokens import Entrance
+from anyformer.core.context import Context, Source, Where
+from anyformer.core.layer import Layer
+from anyformer.core.model import Model
+from anyformer.core.roles import AnyLayer, Embedding, Head, Position
+from anyformer.core.spec import ModelSpec, Ref, Site, Size, spec
+from anyformer.core.state import Past, Room
+from anyformer.embeddings.tokens import Tokens
+from anyformer.heads.tied import Tied
+from anyformer.positions.none import NoPosition
+
+SOURCE = "source"
+
+
+@spec
+class EncoderDecoder(ModelSpec):
+    """One sequence in, another one out (Vaswani et al. 2017); decoder blocks read the source by a `cross` mixer.
+
+    source_embedding, source_position: of the encoder's side; a Ref shares the decoder's. source_vocabulary: None: the
+    same.
+    """
+
+    source_vocabulary: Size | None = None
+    encoder: AnyLayer
+    decoder: AnyLayer
+    embedding: Embedding = Tokens()
+    source_embedding: Embedding = Ref("embedding")
+    position: Position = NoPosition()
+    source_position: Position = NoPosition()
+    head: Head = Tied()
+
+    def make(self, at: Site) -> EncoderDecoderModel:
+        return EncoderDecoderModel(self, at)
+
+
+class EncoderDecoderModel(Model):
+    """`model(ids, sources={"source": model.encode(source_ids)})`."""
+
+    encoder: Layer
+    decoder: Layer
+
+    def __init__(self, spec: EncoderDecoder, at: Site) -> None:
+        super().__init__(spec, at)
+        self.enter = Entrance(self, at, spec.embedding, spec.position)
+        self.longest = self.enter.longest
+        theirs = replace(at, vocabulary=spec.source_vocabulary or spec.vocabulary, labels=frozenset())
+        self.enter_source = Entrance(self, theirs, spec.source_embedding, spec.source_position, "source_")
+        self.hold(theirs, "encoder", spec.encoder)
+        self.hold(at, "decoder", spec.decoder, sources=frozenset({SOURCE}))
+        self.hold_head(at, spec.head)
+
+    def encode(self, ids: Tensor, lengths: Tensor | None = None, side: str = "right") -> Source:
+        """The source (B, S) as vectors, once for all calls that read it."""
+        self.check_ids(ids)
+        real = self.real_tokens(ids, lengths, side, None)
+        where = Where.start(*ids.shape, device=ids.device)
+        if real is not None:
+            time = torch.where(real, real.long().cumsum(1) - 1, -1)
+            where = Where(time, time[..., None], {})
+        out, _ = self.encoder(self.enter_source(ids, where), Context(where, straight=real is None), None)
+        return Source(out, where)
+
+    def hidden(self, ids: Tensor, ctx: Context, past: Past) -> tuple[Tensor, Past]:
+        return self.decoder(ctx.point("", "embedding", self.enter(ids, ctx.where)), ctx, past)
+
+    def init_body(self, room: Room) -> Past:
+        return self.decoder.init_state(room)
+
+    def rewind_body(self, past: Past, until: Tensor) -> Past:
+        return self.decoder.rewind(past, until)

@@ -1,0 +1,69 @@
+"""The projections that all mixers with heads share, under the names that all of them use: q, k, v, o.
+
+Replacing one such mixer by another keeps a checkpoint's weights. Separate q, k and v are the truth; they are joined
+only for the product.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from anyformer.core.fills import normal
+from anyformer.core.layer import Layer
+from anyformer.core.linear import Linear, residual_std
+from anyformer.core.spec import Site
+from anyformer.positions.base import Nowhere, OnPairs, OnScores, Scheme
+
+
+class Headed(Layer, ABC):
+    """q (H D, C), k and v (G D, C), o (C, H D): H query heads over G key-value heads of size D."""
+
+    position: Scheme
+
+    def __init__(
+        self, at: Site, heads: int, kv_heads: int | None, head_size: int | None, bias: bool, source: int | None = None
+    ) -> None:
+        """source: the width of what keys and values are made from; None: the stream's own."""
+        super().__init__(at)
+        groups = kv_heads or heads
+        if heads % groups:
+            raise ValueError(f"{at.path}: heads ({heads}) must be a multiple of kv_heads ({groups})")
+        if head_size is None and at.width % heads:
+            raise ValueError(f"{at.path}: width ({at.width}) must be a multiple of heads ({heads}), or give head_size")
+        self.heads, self.groups, self.head_size = heads, groups, head_size or at.width // heads
+        sizes = {"C": at.width, "S": source or at.width, "H": heads, "G": groups, "D": self.head_size}
+        self.q = Linear(at.at("q"), "H D", "C", sizes, bias)
+        self.k = Linear(at.at("k"), "G D", "S", sizes, bias)
+        self.v = Linear(at.at("v"), "G D", "S", sizes, bias)
+        self.o = Linear(at.at("o"), "C", "H D", sizes, bias, normal(residual_std(at.depth)))
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, C) -> q (B, T, H, D), k and v (B, T, G, D), in one product."""
+        parts = (self.q, self.k, self.v)
+        bias = None if self.q.bias is None else torch.cat([part.bias for part in parts if part.bias is not None])
+        joined = F.linear(x, torch.cat([part.weight for part in parts]), bias)
+        q, k, v = joined.split([part.weight.shape[0] for part in parts], -1)
+        return self.cut(q, self.heads), self.cut(k, self.groups), self.cut(v, self.groups)
+
+    def cut(self, x: Tensor, heads: int) -> Tensor:
+        """(B, T, H D) -> (B, T, H, D)."""
+        return x.unflatten(-1, (heads, self.head_size))
+
+    def join(self, x: Tensor) -> Tensor:
+        """(B, T, H, D) -> (B, T, C)."""
+        return self.o(x.flatten(-2))
+
+
+def hold_position(mixer: Headed, at: Site, position, kinds: tuple[type, ...] = (Nowhere, OnPairs, OnScores)) -> None:
+    """Build a mixer's position scheme, refusing one that cannot act there."""
+    mixer.hold(at, "position", position, heads=mixer.heads, head_size=mixer.head_size)
+    if not isinstance(mixer.position, kinds):
+        ways = " or ".join(kind.acts for kind in kinds)
+        raise ValueError(
+            f"{at.path}.position: acts {mixer.position.acts}; this mixer takes positions that act {ways}"
+            + ("; put it at the model's own position" if mixer.position.acts == "on embeddings" else "")
+        )

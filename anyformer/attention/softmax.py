@@ -1,0 +1,101 @@
+"""Softmax attention (Vaswani et al. 2017, section 3.2).
+
+out_i = sum_j softmax_j(q_i . k_j / sqrt D) v_j, over the tokens j that i sees.
+
+Multi-head; multi-query and grouped (Shazeer 2019, Ainslie et al. 2023) where there are fewer key-value heads. The
+pattern makes it causal, bidirectional, windowed …; the position scheme turns queries and keys or adds to the scores.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from anyformer.attention.heads import Headed, hold_position
+from anyformer.core.context import Context, Where
+from anyformer.core.roles import Position
+from anyformer.core.spec import Fraction, LayerSpec, Positive, Site, Size, spec
+from anyformer.core.state import Past, Room
+from anyformer.kernels.attention import Region, attend, plain
+from anyformer.patterns.base import Ahead, AnyPattern
+from anyformer.patterns.causal import Causal
+from anyformer.positions.base import OnPairs, OnScores
+from anyformer.positions.none import NoPosition
+from anyformer.stores.base import Reach, Store
+from anyformer.stores.room import make_store
+
+
+@spec
+class Softmax(LayerSpec):
+    """Softmax attention over the tokens that a pattern lets each token see (Vaswani et al. 2017).
+
+    kv_heads: key-value heads, 1 for multi-query; None: as many as heads. head_size: None: width / heads.
+    scale: of the scores; None: 1/sqrt(head_size).
+    """
+
+    heads: Size
+    kv_heads: Size | None = None
+    head_size: Size | None = None
+    pattern: AnyPattern = Causal()
+    position: Position = NoPosition()
+    bias: bool = False
+    scale: Positive | None = None
+    dropout: Fraction = 0.0
+
+    def build(self, at: Site) -> SoftmaxAttention:
+        return SoftmaxAttention(self, at)
+
+
+class SoftmaxAttention(Headed):
+    """Its past is a store of keys and values."""
+
+    def __init__(self, spec: Softmax, at: Site) -> None:
+        super().__init__(at, spec.heads, spec.kv_heads, spec.head_size, spec.bias)
+        if missing := spec.pattern.labels() - at.labels:
+            raise ValueError(
+                f"{at.path}.pattern: {str(spec.pattern)!r} reads the labels {sorted(missing)}; the model declares "
+                f"{sorted(at.labels)}: add them to the model's labels"
+            )
+        self.pattern, self.dropout = spec.pattern, spec.dropout
+        self.scale = spec.scale or self.head_size**-0.5
+        hold_position(self, at, spec.position)
+
+    def init_state(self, room: Room) -> Past:
+        if self.pattern.ahead() == Ahead.ALL:
+            raise ValueError(
+                f"{self.path}: the pattern {str(self.pattern)!r} lets tokens see later ones, so the text cannot be cut "
+                "into calls; call the model without a state, or use a causal pattern"
+            )
+        shapes = [(self.groups, self.head_size)] * 2
+        return make_store(room, shapes, self.pattern.reach(room.restarts))
+
+    def rewind(self, past: Store, until: Tensor) -> Store:
+        return past.rewind(until)
+
+    def forward(self, x: Tensor, ctx: Context, state: Store | None = None) -> tuple[Tensor, Past]:
+        q, k, v = self.split(x)
+        where = seen = ctx.where
+        # A key is kept as it is made, so that other extensions may turn it anew at each call. Only where it is written
+        # in place is it turned once, when it comes: most of a decoding step would otherwise be spent on old keys.
+        once = state is None or state.inplace
+        if once:
+            k = self.turned(k, where)
+        if state is not None:
+            (k, v), seen, state = state.append((k, v), where, self.reach(where))
+        if not once:
+            k = self.turned(k, seen)
+        scores = self.position(where, seen) if isinstance(self.position, OnScores) else None
+        q = self.turned(q, where)
+        region = Region(q, k, v, where, seen, self.pattern, self.scale, scores, ctx.straight and state is None)
+        if ctx.tape is not None and ctx.tape.wants(f"{self.path}.weights"):
+            out, _ = plain(region, lambda weights: ctx.point(self.path, "weights", weights))
+        else:
+            out = attend([region], self.dropout if self.training else 0.0)
+        return self.join(ctx.point(self.path, "out", out)), state
+
+    def turned(self, x: Tensor, where: Where) -> Tensor:
+        """Queries or keys (B, T, H or G, D) as their position scheme turns them."""
+        return self.position(x, where) if isinstance(self.position, OnPairs) else x
+
+    def reach(self, where: Where) -> Reach:
+        """What the pattern needs to be kept, for tokens that have these labels."""
+        return self.pattern.reach("start" in where.labels)

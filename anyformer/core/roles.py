@@ -1,0 +1,42 @@
+"""Roles: the type of a field that holds a part, each a base and the tables whose rows may stand there.
+
+Only strings name the tables, so that a role in `core` knows of no package above it.
+"""
+
+from typing import Annotated
+
+from anyformer.core.spec import (
+    DataSpec,
+    EmbeddingSpec,
+    FlowSpec,
+    HeadSpec,
+    LayerSpec,
+    ModelSpec,
+    NormSpec,
+    ObjectiveSpec,
+    PositionSpec,
+    Ref,
+    ResidualSpec,
+    Rows,
+    ScheduleSpec,
+    TokenizerSpec,
+)
+
+Mixer = Annotated[LayerSpec | Ref, Rows("anyformer.attention", "anyformer.memory")]
+FeedForward = Annotated[LayerSpec | Ref, Rows("anyformer.feedforward")]
+AnyLayer = Annotated[
+    LayerSpec | Ref,
+    Rows("anyformer.blocks", "anyformer.memory", "anyformer.attention", "anyformer.feedforward"),
+]
+Norm = Annotated[NormSpec | Ref, Rows("anyformer.norms")]
+Position = Annotated[PositionSpec | Ref, Rows("anyformer.positions")]
+Residual = Annotated[ResidualSpec | Ref, Rows("anyformer.residuals")]
+Flow = Annotated[FlowSpec | Ref, Rows("anyformer.flows")]
+Embedding = Annotated[EmbeddingSpec | Ref, Rows("anyformer.embeddings")]
+Head = Annotated[HeadSpec | Ref, Rows("anyformer.heads")]
+
+Data = Annotated[DataSpec, Rows("anyformer.data")]
+Tokenizer = Annotated[TokenizerSpec, Rows("anyformer.data.tokenizers")]
+Objective = Annotated[ObjectiveSpec, Rows("anyformer.training.objectives")]
+Schedule = Annotated[ScheduleSpec, Rows("anyformer.training.schedules")]
+AnyModel = Annotated[ModelSpec, Rows("anyformer.architectures")]

@@ -1,0 +1,168 @@
+"""TextTokenizer: text to token numbers and back, whatever the vocabulary; saved as a Hugging Face `tokenizer.json`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from anyformer.core.errors import InputError
+from anyformer.data.byte_level import token_bytes
+from anyformer.data.guard import check_text, guarded
+from anyformer.data.lookup import Lookup, lookup
+from anyformer.data.pieces import SIZE, pieces
+from anyformer.data.stream import ByteStream, Stream, WindowStream
+
+# A tokenizer.json does not say which of its special tokens begins a text or ends it: these are the names in use.
+BEGIN = ("<|endoftext|>", "<s>", "<bos>", "<|begin_of_text|>")
+END = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>")
+PAD = ("<pad>", "<|pad|>", "[PAD]")
+
+
+class TextTokenizer:
+    """A tokenizer of the `tokenizers` library, with the ids of its `begin`, `end` and `pad` tokens (None: it has none).
+
+    Special tokens written in a text, `<|endoftext|>` say, are that text and nothing else unless `special` is asked for;
+    decoding leaves them out unless asked. No token is added at either end.
+    """
+
+    def __init__(
+        self, backend: Tokenizer, begin: str | None = None, end: str | None = None, pad: str | None = None
+    ) -> None:
+        self.definition = backend.to_str()
+        self.plain = backend
+        self.plain.encode_special_tokens = True  # the library's way to say: as plain text
+        self.begin, self.end, self.pad = (self._named(name) for name in (begin, end, pad))
+        added = backend.get_added_tokens_decoder()
+        self.special = frozenset(token for token, text in added.items() if text.special)
+        self.vocabulary = max(backend.get_vocab().values(), default=-1) + 1
+        """How many ids there are: every id is below it."""
+
+    @classmethod
+    def read(cls, definition: str, what: str = "tokenizer.json") -> TextTokenizer:
+        """From the text of a `tokenizer.json`, its begin, end and pad tokens found by the usual names."""
+        with guarded(what):
+            backend = Tokenizer.from_str(definition)
+        special = {text.content for text in backend.get_added_tokens_decoder().values() if text.special}
+        begin, end, pad = (next((name for name in names if name in special), None) for names in (BEGIN, END, PAD))
+        return cls(backend, begin, end, pad)
+
+    @classmethod
+    def load(cls, path: Path) -> TextTokenizer:
+        """From a `tokenizer.json`."""
+        try:
+            definition = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: no tokenizer can be read there: {error}") from None
+        return cls.read(definition, str(path))
+
+    def save(self, path: Path) -> None:
+        """As a `tokenizer.json`."""
+        path.write_text(self.definition, "utf-8")
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of all that decides which tokens a text becomes."""
+        return hashlib.sha256(self.definition.encode()).hexdigest()
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """The tokens of a text."""
+        check_text(text)
+        if self._lookup is not None:
+            return self._lookup(text).tolist()
+        with guarded("this text cannot be encoded"):
+            return (self._knowing if special else self.plain).encode(text, add_special_tokens=False).ids
+
+    def encode_documents(self, documents: Iterable[str], size: int = SIZE) -> Iterator[tuple[int, NDArray[np.uint32]]]:
+        """The tokens of many texts, in order: pairs of a text's number, from 0, and some of its tokens.
+
+        Texts are worked on together up to about `size` characters, and long ones come in several parts, so that memory
+        is bounded however long they are. Tokenizers that look further than a word (a normalizer, a prefix) get each
+        text whole, since they would not give the same tokens for its pieces.
+        """
+        batch: list[tuple[int, str]] = []
+        held = 0
+        for number, text in enumerate(documents):
+            check_text(text)
+            for piece in pieces(text, size) if self._local else (text,):
+                batch.append((number, piece))
+                held += len(piece)
+                if held >= size:
+                    yield from self._encode_batch(batch)
+                    batch, held = [], 0
+        yield from self._encode_batch(batch)
+
+    def decode(self, ids: Sequence[int] | NDArray[np.integer], *, special: bool = False) -> str:
+        """The text of some tokens; bytes that are no UTF-8 become U+FFFD."""
+        numbers = [int(token) for token in ids]
+        for at, token in enumerate(numbers):
+            if not 0 <= token < self.vocabulary:  # the library would leave it out without a word
+                raise InputError(f"token {token} at {at} is outside of the vocabulary: 0 to {self.vocabulary - 1}")
+        with guarded("these tokens cannot be decoded"):
+            return self.plain.decode(numbers, skip_special_tokens=not special)
+
+    def stream(self, *, special: bool = False) -> Stream:
+        """A decoder for one text that arrives token by token."""
+        silent = frozenset() if special else self.special
+        if not self._byte_level:
+            return WindowStream(lambda ids: self.decode(ids, special=special), silent)
+        return ByteStream(lambda token: b"" if token in silent else token_bytes(self._token(token)))
+
+    def _encode_batch(self, batch: list[tuple[int, str]]) -> Iterator[tuple[int, NDArray[np.uint32]]]:
+        if self._lookup is not None:
+            for number, text in batch:
+                yield number, self._lookup(text)
+            return
+        with guarded("a text cannot be encoded"):
+            encodings = self.plain.encode_batch_fast([text for _, text in batch], add_special_tokens=False)
+        for (number, _), encoding in zip(batch, encodings, strict=True):
+            yield number, np.array(encoding.ids, dtype=np.uint32)
+
+    def _named(self, name: str | None) -> int | None:
+        if name is None:
+            return None
+        token = self.plain.token_to_id(name)
+        if token is None:
+            raise InputError(f"the tokenizer has no token {name!r}")
+        return token
+
+    def _token(self, token: int) -> str:
+        text = self.plain.id_to_token(token) if 0 <= token < self.vocabulary else None
+        if text is None:
+            raise InputError(f"token {token} is outside of the vocabulary: 0 to {self.vocabulary - 1}")
+        return text
+
+    @cached_property
+    def _layout(self) -> dict[str, Any]:
+        return json.loads(self.definition)
+
+    @cached_property
+    def _lookup(self) -> Lookup | None:
+        return lookup(self._layout)
+
+    @cached_property
+    def _byte_level(self) -> bool:
+        decoder = self._layout["decoder"]
+        return decoder is not None and decoder["type"] == "ByteLevel"
+
+    @cached_property
+    def _local(self) -> bool:
+        """Whether a piece of a text, cut at the end of a word, becomes the tokens that it becomes inside of it."""
+        if self._lookup is not None:
+            return True
+        splitter = self._layout["pre_tokenizer"]
+        if splitter is None or splitter["type"] != "ByteLevel" or self._layout["normalizer"] is not None:
+            return False
+        return splitter["use_regex"] and not splitter["add_prefix_space"]
+
+    @cached_property
+    def _knowing(self) -> Tokenizer:
+        """The same, but it knows special tokens in a text: a copy, since the library keeps this as a setting."""
+        return Tokenizer.from_str(self.definition)

@@ -1,0 +1,7 @@
+"""How text becomes numbers."""
+
+TABLE = {
+    "bpe": "bpe:Bpe",
+    "bytes": "bytes:Bytes",
+    "characters": "characters:Characters",
+}

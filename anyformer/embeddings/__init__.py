@@ -1,0 +1,5 @@
+"""How tokens enter."""
+
+TABLE = {
+    "tokens": "tokens:Tokens",
+}

@@ -1,0 +1,43 @@
+"""A learned vector per token of the vocabulary (Phuong & Hutter 2022, algorithm 1)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from anyformer.core.fills import normal
+from anyformer.core.layer import Part
+from anyformer.core.linear import INIT_STD
+from anyformer.core.spec import EmbeddingSpec, Fraction, Positive, Site, spec
+
+
+@spec
+class Tokens(EmbeddingSpec):
+    """A learned vector per token.
+
+    scale: what vectors are multiplied by (Vaswani et al. 2017: sqrt of the width). std: of the initial weights.
+    """
+
+    scale: Positive = 1.0
+    std: Positive = INIT_STD
+    dropout: Fraction = 0.0
+
+    def build(self, at: Site) -> TokenEmbedding:
+        return TokenEmbedding(self, at)
+
+
+class TokenEmbedding(Part):
+    """weight: (V, C)."""
+
+    weight: Tensor
+
+    def __init__(self, spec: Tokens, at: Site) -> None:
+        super().__init__(at)
+        if at.vocabulary is None:
+            raise ValueError(f"{at.path}: the model's vocabulary is not set; training sets it from the tokenizer")
+        self.scale, self.dropout = spec.scale, spec.dropout
+        self.param("weight", ("V", "C"), {"V": at.vocabulary, "C": at.width}, normal(spec.std))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(B, T) -> (B, T, C)."""
+        return F.dropout(F.embedding(ids, self.weight) * self.scale, self.dropout, self.training)

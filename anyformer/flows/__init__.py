@@ -1,0 +1,5 @@
+"""How the stream runs from block to block."""
+
+TABLE = {
+    "plain": "plain:Plain",
+}

@@ -1,0 +1,36 @@
+"""A free unembedding (Phuong & Hutter 2022, algorithm 7): logits = W_u h."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from anyformer.core.linear import Linear
+from anyformer.core.spec import HeadSpec, Site, spec
+from anyformer.heads.base import Head
+
+
+@spec
+class Language(HeadSpec):
+    """Logits over the vocabulary from weights of their own (Phuong & Hutter 2022)."""
+
+    bias: bool = False
+
+    def build(self, at: Site) -> LanguageHead:
+        return LanguageHead(self, at)
+
+
+class LanguageHead(Head):
+    """out: (V, C)."""
+
+    def __init__(self, spec: Language, at: Site) -> None:
+        super().__init__(at)
+        if at.vocabulary is None:
+            raise ValueError(f"{at.path}: the model's vocabulary is not set; training sets it from the tokenizer")
+        self.out = Linear(at.at("out"), "V", "C", {"V": at.vocabulary, "C": at.width}, spec.bias)
+
+    @property
+    def size(self) -> int:
+        return self.out.weight.shape[0]
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.out(h)

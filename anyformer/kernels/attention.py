@@ -1,0 +1,109 @@
+"""The one contract of attention: disjoint regions of keys, each giving an output and its log-sum-exp, merged.
+
+    s_ij = scale q_i . k_j + scores_ij where i sees j;  out_i = sum_j softmax_j(s_ij) v_j;  lse_i = log sum_j exp s_ij
+    merged: out_i = sum_r exp(lse_i^r - lse_i) out_i^r,  lse_i = log sum_r exp lse_i^r
+
+Who is not seen gets the dtype's least finite number, never -inf, and values of padding are zero: a row that sees
+nothing has finite outputs and gradients. Grouped heads (G < H): head h reads key-value head floor(h G / H).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from anyformer.core.context import Where
+from anyformer.patterns.base import Pattern
+from anyformer.patterns.causal import Causal
+from anyformer.patterns.full import Full
+
+
+@dataclass(frozen=True)
+class Region:
+    """Queries and the keys of one region. Shapes: q (B, T, H, D), k and v (B, S, G, D), scores (B or 1, H, T, S).
+
+    straight: both sides are the times 0 … T-1 of unpadded rows, so that a fast form need not look.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    q_where: Where
+    k_where: Where
+    pattern: Pattern
+    scale: float
+    scores: Tensor | None = None
+    straight: bool = False
+
+    @property
+    def seen(self) -> Tensor:
+        """(B, T, S): whether query t sees key s."""
+        return self.pattern.sees(self.q_where.queries, self.k_where.keys) & self.k_where.real[:, None]
+
+
+def attend(regions: Sequence[Region], dropout: float = 0.0) -> Tensor:
+    """(B, T, H, D): one softmax over all regions."""
+    if len(regions) == 1:
+        return fused(regions[0], dropout)
+    return merge([plain(region, dropout=dropout) for region in regions])[0]
+
+
+def plain(
+    region: Region, change: Callable[[Tensor], Tensor] = lambda weights: weights, dropout: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """The definition: out (B, T, H, D) and lse (B, H, T). `change` sees the weights (B, H, T, S)."""
+    q, k, v = region.q, region.k, region.v
+    batch, length, heads, _ = q.shape
+    groups = k.shape[2]
+    grouped = q.unflatten(2, (groups, heads // groups))
+    scores = torch.einsum("btgrd,bsgd->bgrts", grouped, k).flatten(1, 2) * region.scale  # (B, H, T, S)
+    scores = scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
+    if region.scores is not None:
+        scores = scores + region.scores
+    scores = scores.masked_fill(~region.seen[:, None], torch.finfo(scores.dtype).min)
+    lse = scores.logsumexp(-1)
+    weights = change((scores - lse[..., None]).exp()).to(v.dtype)
+    weights = F.dropout(weights, dropout).unflatten(1, (groups, heads // groups))
+    return torch.einsum("bgrts,bsgd->btgrd", weights, _zeroed(region)).reshape(batch, length, heads, -1), lse
+
+
+def merge(results: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """One softmax out of several over disjoint keys."""
+    lse = torch.stack([lse for _, lse in results])  # (regions, B, H, T)
+    total = lse.logsumexp(0)
+    shares = (lse - total).exp().transpose(2, 3)[..., None]  # (regions, B, T, H, 1)
+    out = torch.stack([out for out, _ in results])
+    return (shares.to(out.dtype) * out).sum(0), total
+
+
+def fused(region: Region, dropout: float = 0.0) -> Tensor:
+    """`scaled_dot_product_attention`: the same (B, T, H, D) without the T x S weights."""
+    q, k, v = region.q.transpose(1, 2), region.k.transpose(1, 2), region.v
+    causal, mask = False, None
+    if region.straight and region.scores is None and region.pattern in (Causal(), Full()):
+        causal = region.pattern == Causal()
+    else:
+        v = _zeroed(region)
+        mask = _mask(region, q.dtype)
+    v = v.transpose(1, 2)
+    if k.shape[1] != q.shape[1]:
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
+    out = F.scaled_dot_product_attention(q, k, v, mask, dropout, causal, scale=region.scale)
+    return out.transpose(1, 2)
+
+
+def _mask(region: Region, dtype: torch.dtype) -> Tensor:
+    """(B, 1 or H, T, S) to be added to the scores."""
+    seen, least = region.seen[:, None], torch.finfo(dtype).min
+    if region.scores is None:
+        return torch.zeros((), dtype=dtype, device=seen.device).masked_fill(~seen, least)
+    return region.scores.to(dtype).masked_fill(~seen, least)
+
+
+def _zeroed(region: Region) -> Tensor:
+    """Values (B, S, G, D) with those of padding made zero."""
+    return region.v.masked_fill(~region.k_where.real[..., None, None], 0)

@@ -1,0 +1,7 @@
+"""Scales the vectors of the stream."""
+
+TABLE = {
+    "layer": "layer:LayerNorm",
+    "no_norm": "nothing:NoNorm",
+    "rms": "rms:RMSNorm",
+}

@@ -1,0 +1,10 @@
+"""Where tokens are, told to the embeddings, to queries and keys, or to the scores."""
+
+TABLE = {
+    "alibi": "alibi:ALiBi",
+    "learned": "learned:Learned",
+    "none": "none:NoPosition",
+    "rotary": "rotary:Rotary",
+    "sinusoidal": "sinusoidal:Sinusoidal",
+    "t5": "t5:T5",
+}

@@ -1,0 +1,50 @@
+"""The ways in which a position scheme can act. Each scheme is one of them; a holder refuses those it cannot use."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from anyformer.core.context import Where
+from anyformer.core.layer import Part
+
+
+class OnEmbeddings(Part, ABC):
+    """Adds to the embeddings, once. longest: the longest text that it can tell apart; None: no bound."""
+
+    acts = "on embeddings"
+    longest: int | None = None
+
+    @abstractmethod
+    def forward(self, x: Tensor, where: Where) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+
+
+class OnPairs(Part, ABC):
+    """Turns queries and keys; a key's turn depends on where it is, never on who looks at it."""
+
+    acts = "on queries and keys"
+
+    @abstractmethod
+    def forward(self, x: Tensor, where: Where) -> Tensor:
+        """(B, T, H, D) -> (B, T, H, D)."""
+
+
+class OnScores(Part, ABC):
+    """Adds a term to the score of every pair."""
+
+    acts = "on scores"
+
+    @abstractmethod
+    def forward(self, q: Where, k: Where) -> Tensor:
+        """(B, T) and (B, S) -> (B or 1, H, T, S), added after scaling."""
+
+
+class Nowhere(Part):
+    """Tells nothing (NoPE, Haviv et al. 2022): a causal mask alone lets a decoder count."""
+
+    acts = "nowhere"
+
+
+Scheme = OnEmbeddings | OnPairs | OnScores | Nowhere

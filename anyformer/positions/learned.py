@@ -1,0 +1,40 @@
+"""A learned vector per position, added to the embeddings (Gehring et al. 2017; BERT, GPT-2)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from anyformer.core.context import Where
+from anyformer.core.fills import normal
+from anyformer.core.linear import INIT_STD
+from anyformer.core.spec import PositionSpec, Site, Size, Whole, spec
+from anyformer.positions.base import OnEmbeddings
+
+
+@spec
+class Learned(PositionSpec):
+    """A learned vector per position (BERT, GPT-2).
+
+    length: positions in the table. first: the row of position 0 (OPT and RoBERTa start at 2).
+    """
+
+    length: Size
+    first: Whole = 0
+
+    def build(self, at: Site) -> LearnedPosition:
+        return LearnedPosition(self, at)
+
+
+class LearnedPosition(OnEmbeddings):
+    """weight: (first + length, C)."""
+
+    weight: Tensor
+
+    def __init__(self, spec: Learned, at: Site) -> None:
+        super().__init__(at)
+        self.first, self.longest = spec.first, spec.length
+        self.param("weight", ("L", "C"), {"L": spec.first + spec.length, "C": at.width}, normal(INIT_STD))
+
+    def forward(self, x: Tensor, where: Where) -> Tensor:
+        return x + F.embedding((where.coords[..., 0] + self.first).clamp(min=0), self.weight)

@@ -1,0 +1,28 @@
+"""A residual stands on both sides of a part: what the part reads, and how what it says joins the stream."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from anyformer.core.layer import Part
+
+
+class Residual(Part, ABC):
+    """One per block; it holds what each of the block's parts needs under the part's name."""
+
+    @abstractmethod
+    def enter(self, part: str, x: Tensor) -> Tensor:
+        """What `part` reads, from the stream (B, T, C)."""
+
+    @abstractmethod
+    def leave(self, part: str, x: Tensor, y: Tensor) -> Tensor:
+        """The stream after `part` said y."""
+
+
+class PerPart(Part):
+    """The same kind of module once for each part of a block: `norm.mixer`, `norm.ff`."""
+
+    def __getitem__(self, part: str) -> nn.Module:
+        return self._modules[part]  # pyright: ignore[reportReturnType]

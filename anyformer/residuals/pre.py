@@ -1,0 +1,39 @@
+"""Pre-norm (Xiong et al. 2020): x + f(norm(x)). The stream itself is normalised once, at the end of the stack."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from anyformer.core.roles import Norm
+from anyformer.core.spec import Fraction, ResidualSpec, Site, spec
+from anyformer.norms.layer import LayerNorm
+from anyformer.residuals.base import PerPart, Residual
+
+
+@spec
+class Pre(ResidualSpec):
+    """x + f(norm(x)) (Xiong et al. 2020)."""
+
+    norm: Norm = LayerNorm()
+    dropout: Fraction = 0.0
+
+    def build(self, at: Site) -> PreResidual:
+        return PreResidual(self, at)
+
+
+class PreResidual(Residual):
+    """norm: one for each part that joins."""
+
+    def __init__(self, spec: Pre, at: Site) -> None:
+        super().__init__(at)
+        self.dropout = spec.dropout
+        self.norm = PerPart(at.at("norm"))
+        for part in at.joins:
+            self.norm.hold(at.at("norm"), part, spec.norm)
+
+    def enter(self, part: str, x: Tensor) -> Tensor:
+        return self.norm[part](x)
+
+    def leave(self, part: str, x: Tensor, y: Tensor) -> Tensor:
+        return x + F.dropout(y, self.dropout, self.training)

@@ -1,0 +1,1 @@
+"""Training: what is minimised, how the learning rate moves, the loop."""

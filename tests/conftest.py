@@ -1,0 +1,31 @@
+"""What every test has: one torch thread, repeatable draws, and a reason printed where it cannot run."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Set before anything imports torch, and inherited by subprocesses: the tests run side by side, one thread each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No deadline, since a first call may compile; the same draws every time, since a red test must stay red.
+settings.register_profile("anyformer", deadline=None, derandomize=True, max_examples=25)
+settings.load_profile("anyformer")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what reads data that is not there, and say so."""
+    folder = os.environ.get("ANYFORMER_DATA", "")
+    if folder and Path(folder).is_dir():
+        return
+    skip = pytest.mark.skip(reason="ANYFORMER_DATA names no folder with the data that is not shipped")
+    for item in items:
+        if "needs_shared" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of the data that is not shipped; for tests marked `needs_shared`."""
+    return Path(os.environ["ANYFORMER_DATA"])
