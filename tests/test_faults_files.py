@@ -28,7 +28,7 @@ from anyformer.core.errors import InputError, ResourceError
 from anyformer.runs.files import DISK
 from anyformer.runs.folder import RunFolder
 from anyformer.runs.header import MAX_HEADER, read_header
-from anyformer.runs.snapshot import Snapshot
+from anyformer.runs.snapshot import Snapshot, found, read
 from anyformer.runs.weights import load_tensors, save_tensors, tensor_chunks
 
 # A run's life, told to a disk that fails
@@ -86,6 +86,8 @@ def check(path: Path, said: dict[str, int], power_cut: bool = False) -> None:
         snap = run.latest_snapshot()
         assert snap and snap.step >= said["snapshot"]
         assert snap.facts == {"step": snap.step} and torch.equal(snap.tensors["w"], torch.full((3,), float(snap.step)))
+        for whole in found(path / "snapshots"):  # none that is half written, none that is half removed
+            read(whole)
         assert said["weights"] <= run.weights()["w"] <= said["weights"] + 1
         assert said["info"] <= run.info["n"] <= said["info"] + 1  # type: ignore[operator]
         assert not [note for note in run.notes if "lock" not in note and not power_cut], run.notes
@@ -360,13 +362,13 @@ def test_45_a_damaged_file_is_named_and_never_believed(pristine: Path, name: str
     damage(path / name, at, bit)
     try:
         run = RunFolder.open(path)
-        found = (run.spec, run.recipe, run.tokenizer, run.info, run.weights()["w"].item())
+        seen = (run.spec, run.recipe, run.tokenizer, run.info, run.weights()["w"].item())
     except InputError as error:
         assert str(path) in str(error) and "\n" not in str(error)
         assert name == "manifest.json" or name in str(error)
         return
     assert name == "manifest.json"  # a letter of a hash that is not looked at, or of the line for the metrics
-    assert found[:2] == ({"kind": "x"}, "a: 1\n") and found[2] in ("{}", None) and found[3:] == ({"n": 0}, 1)
+    assert seen[:2] == ({"kind": "x"}, "a: 1\n") and seen[2] in ("{}", None) and seen[3:] == ({"n": 0}, 1)
 
 
 @once

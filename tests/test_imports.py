@@ -20,19 +20,8 @@ ROOT = Path(anyformer.__file__).parent
 # Each package imports only from those before it. The package's own front (`anyformer`, `python -m`) comes last.
 ORDER = (
     *("core", "stores", "patterns", "kernels", "positions", "norms", "feedforward", "residuals", "flows", "memory"),
-    *(
-        "attention",
-        "blocks",
-        "embeddings",
-        "heads",
-        "architectures",
-        "checkpoints",
-        "models",
-        "data",
-        "runs",
-        "recipes",
-    ),
-    *("training", "generation", "benchmarks", "pictures", "comparing", "theory", "serving", "extensions", "adapters"),
+    *("attention", "blocks", "embeddings", "heads", "architectures", "laws", "data", "runs", "checkpoints", "models"),
+    *("recipes", "training", "generation", "benchmarks", "pictures", "comparing", "theory", "serving", "extensions", "adapters"),
     *("quantize", "parallel", "cli"),
 )
 
@@ -40,7 +29,7 @@ ORDER = (
 UPHILL: dict[tuple[str, str], str] = {}
 
 # Packages whose whole work is arithmetic on tensors. Elsewhere a file that defines no module does without torch.
-TENSOR_PACKAGES = {"kernels", "stores"}
+TENSOR_PACKAGES = {"kernels", "stores", "laws", "training", "generation", "models"}
 TENSOR_FILES: dict[str, str] = {
     "anyformer.core.build": "fills the tensors of a new model",
     "anyformer.core.context": "Where and Source are tensors",

@@ -10,7 +10,7 @@ from torch import Tensor
 from anyformer.architectures.tokens import Entrance
 from anyformer.core.context import Context, Source, Where
 from anyformer.core.layer import Layer
-from anyformer.core.model import Model
+from anyformer.core.model import Model, check_longest
 from anyformer.core.roles import AnyLayer, Embedding, Head, Position
 from anyformer.core.spec import ModelSpec, Ref, Site, Size, spec
 from anyformer.core.state import Past, Room
@@ -60,12 +60,13 @@ class EncoderDecoderModel(Model):
 
     def encode(self, ids: Tensor, lengths: Tensor | None = None, side: str = "right") -> Source:
         """The source (B, S) as vectors, once for all calls that read it."""
-        self.check_ids(ids)
+        self.check_ids(ids, self.enter_source.embedding.weight.shape[0])
         real = self.real_tokens(ids, lengths, side, None)
         where = Where.start(*ids.shape, device=ids.device)
         if real is not None:
             time = torch.where(real, real.long().cumsum(1) - 1, -1)
             where = Where(time, time[..., None], {})
+        check_longest(where, self.enter_source.longest)
         out, _ = self.encoder(self.enter_source(ids, where), Context(where, straight=real is None), None)
         return Source(out, where)
 

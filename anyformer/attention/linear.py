@@ -16,7 +16,7 @@ from anyformer.attention.heads import Headed
 from anyformer.core.context import Context, Where
 from anyformer.core.spec import LayerSpec, Positive, Site, Size, spec
 from anyformer.core.state import Past, Room
-from anyformer.core.tree import tree
+from anyformer.core.tree import tree, tree_map
 from anyformer.kernels.linear import chunked
 
 
@@ -105,7 +105,7 @@ class LinearAttention(Headed):
 
     def forward(self, x: Tensor, ctx: Context, state: Sums | None = None) -> tuple[Tensor, Past]:
         new = self.tokens(x, ctx.where)
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):  # there is none for meta
             if state is None:
                 room = Room(ctx.where.none, {}, None, 0, False, new.q.dtype)
                 return self.join(self.read(new, self.init_state(room))[0].to(x.dtype)), None
@@ -138,6 +138,7 @@ class LinearAttention(Headed):
             back = order.argsort(1)[:, None, slack:]
             top = top.gather(2, back[..., None].expand(*top.shape[:2], -1, top.shape[3]))
             bottom = bottom.gather(2, back.expand(*bottom.shape[:2], -1))
+        held = tree_map(torch.clone, held) if slack else past.held  # a slice would keep the whole call's tensors alive
         return (top / (bottom[..., None] + self.eps)).transpose(1, 2), Sums(S, z, text, held)
 
 

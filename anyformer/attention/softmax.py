@@ -56,6 +56,7 @@ class SoftmaxAttention(Headed):
                 f"{sorted(at.labels)}: add them to the model's labels"
             )
         self.pattern, self.dropout = spec.pattern, spec.dropout
+        self.reaches = spec.pattern.reach(False), spec.pattern.reach(True)
         self.scale = spec.scale or self.head_size**-0.5
         hold_position(self, at, spec.position)
 
@@ -66,7 +67,7 @@ class SoftmaxAttention(Headed):
                 "into calls; call the model without a state, or use a causal pattern"
             )
         shapes = [(self.groups, self.head_size)] * 2
-        return make_store(room, shapes, self.pattern.reach(room.restarts))
+        return make_store(room, shapes, self.reaches[room.restarts])
 
     def rewind(self, past: Store, until: Tensor) -> Store:
         return past.rewind(until)
@@ -98,4 +99,4 @@ class SoftmaxAttention(Headed):
 
     def reach(self, where: Where) -> Reach:
         """What the pattern needs to be kept, for tokens that have these labels."""
-        return self.pattern.reach("start" in where.labels)
+        return self.reaches["start" in where.labels]

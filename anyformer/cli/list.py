@@ -33,6 +33,8 @@ TABLES = (
     "architectures",
     "data",
     "data.tokenizers",
+    "training.objectives",
+    "training.schedules",
 )
 PAPER = re.compile(r"\s*\(([^()]*\b(?:19|20)\d\d[a-z]?\b[^()]*)\)")
 
@@ -56,10 +58,9 @@ def list_parts(
     """Show every registered part, one line each, with its paper; other people's parts too, once they are installed."""
     frame = Frame.of(ctx)
     if schema:
-        from anyformer.core.schema import schema as schema_of
-        from anyformer.recipes.recipe import Recipe
+        from anyformer.recipes.schema import recipe_schema
 
-        frame.put_json(schema_of(Recipe))
+        frame.put_json(recipe_schema())
         return
     rows = [row for table_name in chosen(name) for row in rows_of(table_name)]
     if frame.json:

@@ -106,9 +106,9 @@ class Context:
 
     def point(self, path: str, name: str, value: Tensor) -> Tensor:
         """A named value: `value` itself, or what the tape puts in its place. Free without a tape."""
-        return value if self.tape is None else self.tape.point(f"{path}.{name}", self.call, value)
+        return value if self.tape is None else self.tape.point(f"{path}.{name}".lstrip("."), self.call, value)
 
     def lose(self, path: str, name: str, value: Tensor) -> None:
         """A loss beside the main one; kept only where there is a tape."""
         if self.tape is not None:
-            self.tape.losses[f"{path}.{name}", self.call] = value
+            self.tape.losses[f"{path}.{name}".lstrip("."), self.call] = value

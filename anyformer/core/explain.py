@@ -20,6 +20,8 @@ def came(value: object) -> str:
     """A value as an error message shows it: shortened, with its type."""
     if value is None:
         return "null"
+    if isinstance(value, int) and abs(value) > 10**40:
+        return "a whole number of more than 40 digits"  # Python itself refuses to write very long ones
     text = repr(list(value) if isinstance(value, tuple) else value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({TYPES.get(type(value), type(value).__name__)})"
 
@@ -27,7 +29,10 @@ def came(value: object) -> str:
 def explain(error: ValidationError) -> str:
     """One line for all the errors; equal ones along a stack are merged (`blocks.0-7`)."""
     seen: dict[tuple[tuple[str, ...], str], list[int | None]] = {}
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    for detail in details:
+        if detail["type"] == "too_short" and any(_is_below(other["loc"], detail["loc"]) for other in details):
+            continue  # the list is short only because its items were refused
         loc, index = _without_first_index(tuple(detail["loc"]))
         seen.setdefault((loc, _message(detail)), []).append(index)
     lines = [
@@ -35,6 +40,10 @@ def explain(error: ValidationError) -> str:
         for (loc, message), at in seen.items()
     ]
     return "; ".join(f"{path}: {message}" if path else message for path, message in lines)
+
+
+def _is_below(loc: tuple[int | str, ...], other: tuple[int | str, ...]) -> bool:
+    return len(loc) > len(other) and loc[: len(other)] == other
 
 
 def _without_first_index(loc: tuple[int | str, ...]) -> tuple[tuple[str, ...], int | None]:

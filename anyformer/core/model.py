@@ -50,11 +50,12 @@ class Model(Part, ABC):
     """ids (B, T) in, logits (B, T, V) out (encoders without a head: (B, T, C)).
 
     Sub-classes say what is inside. Everything about time is here. longest: the longest text it can take; None: no
-    bound.
+    bound. tokenizer: the text side of a model that was loaded.
     """
 
     longest: int | None = None
     stepper: Step | None = None
+    tokenizer: object = None
     head: nn.Module | None
 
     def __init__(self, spec: ModelSpec, at: Site) -> None:
@@ -88,6 +89,7 @@ class Model(Part, ABC):
     def forward(self, ids: Tensor, state: State | None = None, **given: Unpack[Given]) -> Tensor | tuple[Tensor, State]:
         """Logits (B, T, V) of ids (B, T); with a state, logits and the state after these tokens."""
         call = self._call(ids, **given)
+        self._check_longest(ids, call, state)
         if state is None:
             return self.step(ids, past=None, **call)[0]
         self._check_room(ids, call, state)
@@ -101,7 +103,9 @@ class Model(Part, ABC):
         """(B, T) nats of each target; 0 where it is -100. The head makes them in chunks, never all logits at once."""
         if not isinstance(self.head, LossHead):
             raise ValueError("this model's head has no loss; declare a head such as `tied` or `language`")
-        return self.head.loss(self.step(ids, past=None, head=False, **self._call(ids, **given))[0], targets)
+        call = self._call(ids, **given)
+        self._check_longest(ids, call)
+        return self.head.loss(self.step(ids, past=None, head=False, **call)[0], targets)
 
     def loss(self, ids: Tensor, targets: Tensor, **given: Unpack[Given]) -> Tensor:
         """The mean of `losses` over the targets that are not -100, a scalar."""
@@ -156,7 +160,8 @@ class Model(Part, ABC):
         like = Where(none, none[..., None].expand(batch, 0, self.rank), dict.fromkeys(names, none))
         room = Room(like, dict(sources or {}), capacity, slack, inplace, parameter.dtype)
         clock = none.new_zeros(batch)
-        with torch.inference_mode(False):  # in-place states outlive the call that made them
+        follow = torch.is_grad_enabled()  # leaving inference mode would turn gradients on
+        with torch.inference_mode(False), torch.set_grad_enabled(follow):  # states outlive the call that made them
             texts = none.new_zeros(batch, slack + 1 if room.restarts else 0, 2)
             past = ModelPast(self.init_body(room), clock, clock.clone(), clock.clone(), texts)
         return State(past, Mark(capacity, slack, inplace))
@@ -208,9 +213,19 @@ class Model(Part, ABC):
             return where, None
         return where, ModelPast((), after, now, torch.maximum(past.high, after), texts)
 
-    def check_ids(self, ids: Tensor) -> None:
-        if ids.dim() != 2 or ids.is_floating_point():
-            raise ValueError(f"ids must be whole numbers (B, T); came {ids.dtype} {tuple(ids.shape)}")
+    def check_ids(self, ids: Tensor, vocabulary: int | None) -> None:
+        """Refuse what the embedding cannot look up; ids on a device are not read, since that would wait for it."""
+        if ids.dim() != 2 or ids.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"ids must be whole numbers (B, T), int64 or int32; came {ids.dtype} {tuple(ids.shape)}")
+        if vocabulary is None or ids.device.type != "cpu" or not ids.numel() or torch.compiler.is_compiling():
+            return
+        least, most = ids.aminmax()
+        if least < 0 or most >= vocabulary:
+            row, place = ((ids < 0) | (ids >= vocabulary)).nonzero()[0].tolist()
+            raise ValueError(
+                f"id {int(ids[row, place])} at row {row}, place {place}: the vocabulary has the ids 0 to "
+                f"{vocabulary - 1}; padding takes any of them"
+            )
 
     def _call(
         self,
@@ -226,11 +241,11 @@ class Model(Part, ABC):
         checkpoint: bool = False,
     ) -> dict[str, Any]:
         """What `step` needs of what was given; what was not given is left out, so that compiled steps are few."""
-        self.check_ids(ids)
+        self.check_ids(ids, self.spec.vocabulary)
         call = {
             "real": self.real_tokens(ids, lengths, side, real),
             "labels": self._labels(ids, labels) or None,
-            "coords": coords,
+            "coords": self._coords(ids, coords),
             "sources": sources or None,
             "tape": tape,
             "checkpoint": checkpoint or None,
@@ -249,14 +264,25 @@ class Model(Part, ABC):
             need = int((past.clock + new).amax())
             if need > mark.capacity:
                 raise ValueError(f"the state holds {mark.capacity} tokens a row; this call needs {need}")
-        if prefix is not None and bool(((prefix > 0) & (past.clock > 0)[:, None]).any()):
+        marked = None if prefix is None else prefix > 0 if real is None else (prefix > 0) & real
+        if marked is not None and bool((marked & (past.clock > 0)[:, None]).any()):
             raise ValueError("a prefix is seen from both sides and must come whole, in a state's first call")
+
+    def _check_longest(self, ids: Tensor, call: Mapping[str, Any], state: State | None = None) -> None:
+        """Refuse positions that the model has no vector for; the device is asked only where they could come up."""
+        coords, count = call.get("coords"), 0 if state is None else state.mark.count
+        if self.longest is None or (coords is None and count + ids.shape[1] <= self.longest):
+            return
+        past = None if state is None else state.past
+        check_longest(self._clock(ids, call.get("real"), call.get("labels", {}), past, coords)[0], self.longest)
 
     def real_tokens(self, ids: Tensor, lengths: Tensor | None, side: str, real: Tensor | None) -> Tensor | None:
         """(B, T) where there is a token, or None where all are."""
-        if lengths is None or real is not None:
-            if lengths is not None or (real is not None and real.shape != ids.shape):
-                raise ValueError("give either lengths (B,) or real (B, T)")
+        if lengths is not None and real is not None:
+            raise ValueError("give either lengths (B,) or real (B, T), not both")
+        if real is not None and (real.shape != ids.shape or real.dtype != torch.bool):
+            raise ValueError(f"real must be true or false {tuple(ids.shape)}; came {real.dtype} {tuple(real.shape)}")
+        if lengths is None:
             return real
         if side not in ("left", "right"):
             raise ValueError(f"side must be 'left' or 'right'; came {side!r}")
@@ -274,7 +300,26 @@ class Model(Part, ABC):
         given = given or {}
         if unknown := set(given) - set(self.labels):
             raise ValueError(f"unknown labels {sorted(unknown)}; the model declares {list(self.labels)}")
+        if wrong := {name: tuple(label.shape) for name, label in given.items() if label.shape != ids.shape}:
+            raise ValueError(f"labels must be {tuple(ids.shape)}, as ids are; came {wrong}")
         return {name: given.get(name, torch.zeros_like(ids)) for name in self.labels}
+
+    def _coords(self, ids: Tensor, given: Tensor | None) -> Tensor | None:
+        """What was given; None only where the model has the one coordinate that it can make itself."""
+        wanted = (*ids.shape, self.rank)
+        if (given is None and self.rank > 1) or (given is not None and given.shape != wanted):
+            came = "none" if given is None else tuple(given.shape)
+            raise ValueError(f"the model declares {self.rank} coordinates a token: give coords {wanted}; came {came}")
+        return given
+
+
+def check_longest(where: Where, longest: int | None) -> None:
+    """Refuse a text that is longer than the positions can tell apart."""
+    if longest is None or not where.time.numel():
+        return
+    need = int(where.coords[..., 0].masked_fill(~where.real, -1).amax()) + 1
+    if need > longest:
+        raise ValueError(f"a text of {need} tokens; this model's positions end after {longest}")
 
 
 def text_starts(time: Tensor, document: Tensor, past: ModelPast | None) -> tuple[Tensor, Tensor | None]:

@@ -56,8 +56,8 @@ def _repeated(item: Any, at: str) -> list[Any]:
 def override(tree: Any, path: str, value: Any, role: Any) -> Any:
     """The tree with one value set; role: what the tree declares, such as `Recipe` or `AnyModel`.
 
-    A part that is swapped by a bare name keeps the fields that both have. A field that was set away from its default
-    and that the new part lacks is an error; `{kind: name}` drops everything.
+    A part that is swapped by a bare name keeps what was set of the fields that both have. A field that was set away
+    from its default and that the new part lacks is an error; `{kind: name}` drops everything.
     """
     keys = path.split(".")
     if not all(keys):
@@ -127,9 +127,9 @@ def roles(cls: type[Spec]) -> Mapping[str, Any]:
 
 def default(cls: type[Spec], name: str) -> Any:
     """What a field holds where nothing is written: plain data, None where it has to be written."""
-    field = cls.__pydantic_fields__[name]  # pyright: ignore[reportAttributeAccessIssue]
-    if field.is_required():
+    if _required(cls, name):
         return None
+    field = cls.__pydantic_fields__[name]  # pyright: ignore[reportAttributeAccessIssue]
     return adapter(roles(cls)[name]).dump_python(field.get_default(call_default_factory=True), mode="json")
 
 
@@ -169,7 +169,7 @@ class _Override:
         tree = rows.write(node) if isinstance(node, Spec) else node
         if rows.text is None and isinstance(tree, str):
             tree = {"kind": tree}
-        if not keys:
+        if keys in ([], ["kind"]):
             swap = rows.text is None and isinstance(self.value, str) and isinstance(tree, dict) and "kind" in tree
             return self._swapped(tree, rows, at) if swap else self.value
         if isinstance(tree, dict) and "ref" in tree:
@@ -185,21 +185,18 @@ class _Override:
         if name not in names:
             if "inner" in names:
                 return self._into_fields(tree, cls, ["inner", *keys], at)
-            where = at or "at the top"
-            raise ConfigError(f"{where}: no such key {name!r}; allowed: {', '.join(names)}{nearest(name, names)}")
+            raise ConfigError(f"{_below(at, name)}: no such key; allowed: {', '.join(names)}{nearest(name, names)}")
         node = tree[name] if name in tree else default(cls, name)
         return {**tree, name: self.into(node, _shape(roles(cls)[name]), keys[1:], _below(at, name))}
 
     def _swapped(self, tree: dict[str, Any], rows: Rows, at: str) -> dict[str, Any]:
         old, new = _find(rows, tree["kind"], at), _find(rows, self.value, at)
-        kept = {key: value for key, value in tree.items() if key in new.fields()}
-        lost = [
-            key for key, value in tree.items() if key in old.fields() and key not in kept and _told(old, key, value)
-        ]
+        told = {key: value for key, value in tree.items() if key in old.fields() and _told(old, key, value)}
+        lost = [key for key in told if key not in new.fields() and not _required(old, key)]
         if lost:
-            told = " and ".join(f"{key} ({came(tree[key])})" for key in lost)
-            raise ConfigError(f"{at}: {self.value} has no {told}; write {{kind: {self.value}}} to drop what was set")
-        return {"kind": self.value, **kept}
+            values = " and ".join(f"{key} ({came(tree[key])})" for key in lost)
+            raise ConfigError(f"{at}: {self.value} has no {values}; write {{kind: {self.value}}} to drop what was set")
+        return {"kind": self.value, **{key: value for key, value in told.items() if key in new.fields()}}
 
 
 def _find(rows: Rows, kind: Any, at: str) -> type[Spec]:
@@ -210,14 +207,18 @@ def _find(rows: Rows, kind: Any, at: str) -> type[Spec]:
 
 
 def _told(cls: type[Spec], name: str, value: Any) -> bool:
-    """Whether a field was set away from its default; one that has none was never set away from it."""
+    """Whether a field is away from its default, so that it does not matter whether defaults are written out."""
+    if _required(cls, name):
+        return True
     field = cls.__pydantic_fields__[name]  # pyright: ignore[reportAttributeAccessIssue]
-    if field.is_required():
-        return False
     try:
         return from_dict(roles(cls)[name], value) != field.get_default(call_default_factory=True)
     except ValueError:
         return True
+
+
+def _required(cls: type[Spec], name: str) -> bool:
+    return cls.__pydantic_fields__[name].is_required()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _indices(key: str, length: int, at: str) -> Iterator[int]:

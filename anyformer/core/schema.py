@@ -8,15 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from anyformer.core.overrides import default, roles
-from anyformer.core.spec import Spec, adapter
+from anyformer.core.spec import Ref, Spec, adapter
 from anyformer.core.tables import row, table
-
-REF = {
-    "type": "object",
-    "properties": {"ref": {"type": "string", "description": "the path of a part that is built earlier"}},
-    "required": ["ref"],
-    "additionalProperties": False,
-}
 
 
 def schema(root: type[Spec]) -> dict[str, Any]:
@@ -79,7 +72,7 @@ class _Collected:
         self.linked |= {*rows["packages"]}
         text = [{"type": "string", "description": "such as causal & (sinks(4) | window(512))"}] if rows["text"] else []
         links = [{"$ref": f"#/$defs/{package}"} for package in rows["packages"]]
-        return {"anyOf": [*text, *links, *([REF] if rows["ref"] else [])]}
+        return {"anyOf": [*text, *links, *([adapter(Ref).json_schema()] if rows["ref"] else [])]}
 
     def _with_defaults(self, made: dict[str, Any], cls: type[Spec]) -> dict[str, Any]:
         """Defaults as they would be written: pydantic's own would leave the kind of a part out."""

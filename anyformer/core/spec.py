@@ -12,7 +12,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar, dataclass_transform, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, Self, TypeVar, dataclass_transform, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -90,7 +90,17 @@ def _tuples(value: Any) -> Any:
 
 @pydantic_dataclass(frozen=True, config=CONFIG)
 class Spec:
-    """Plain data that builds."""
+    """Plain data that builds.
+
+    EXEMPT: laws that this part cannot keep, and so refuses -> why; anyformer.laws says more.
+    """
+
+    EXEMPT: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """What the laws are run on; () lets them fill the fields that are required by themselves."""
+        return ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-like data: all fields, and `kind` first where the class is a row of a table."""
@@ -176,8 +186,12 @@ class ObjectiveSpec(Spec):
     """What training minimises."""
 
 
-class ScheduleSpec(Spec):
+class ScheduleSpec(Spec, ABC):
     """How the learning rate moves."""
+
+    @abstractmethod
+    def scale(self, step: float, total: float) -> float:
+        """The factor on the rate at a step, counted from 0, of a run of `total` steps; both may be estimates."""
 
 
 @spec
@@ -191,7 +205,7 @@ class ModelSpec(Spec, ABC):
     VERSION: ClassVar[int] = 1
     MIGRATIONS: ClassVar[Mapping[int, Step]] = {}
 
-    version: int = 1
+    version: Count = 1
     vocabulary: Size | None = None
     width: Size
     labels: tuple[str, ...] = ()
@@ -217,7 +231,12 @@ class ModelSpec(Spec, ABC):
 class Ref(Spec):
     """A part that was built earlier, by its path; written `{ref: body.blocks.0.mixer.position}`."""
 
-    path: Annotated[str, Field(pattern=r"^\w+(\.\w+)*$")]
+    ref: Annotated[str, Field(pattern=r"^\w+(\.\w+)*$")]
+
+    @property
+    def path(self) -> str:
+        """The owner's path."""
+        return self.ref
 
 
 @dataclass(frozen=True, init=False)
@@ -246,7 +265,10 @@ class Rows:
             raise ValueError(f"no {kind!r} here; allowed: {', '.join(sorted(have))}{nearest(kind, have)}")
         if len(owners) > 1:
             raise ValueError(f"{kind!r} is claimed by {' and '.join(owners)}; uninstall one")
-        return row(owners[0], kind)
+        found = row(owners[0], kind)
+        if not issubclass(found, Spec):
+            raise ValueError(f"{owners[0]}: {kind!r} is {found.__module__}.{found.__qualname__}, which is no Spec")
+        return found
 
     def kind(self, part: Spec) -> str:
         """The name of a part's row."""
@@ -264,7 +286,7 @@ class Rows:
             return self.text(given)
         tree = {"kind": given} if isinstance(given, str) else given
         if Ref in bases and isinstance(tree, dict) and "ref" in tree:
-            return Ref(**{"path" if key == "ref" else key: tree[key] for key in tree})
+            return Ref(**tree)
         if not isinstance(tree, dict) or not isinstance(tree.get("kind"), str):
             form = "text such as 'causal & window(512)'" if self.text else "a row's name or {kind: name, ...}"
             context = {"form": form, "allowed": ", ".join(sorted(self.kinds())), "came": came(given)}

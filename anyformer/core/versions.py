@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from anyformer.core.errors import ConfigError
+
 Step = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -12,7 +14,7 @@ def forward(tree: dict[str, Any], current: int, steps: Mapping[int, Step], what:
     if type(version) is not int or version < 1:
         return tree  # the field's own type says what is wrong
     if version > current:
-        raise ValueError(
+        raise ConfigError(
             f"this {what} has version {version} and this anyformer reads up to {current}; install a newer anyformer"
         )
     for old in range(version, current):

@@ -15,11 +15,13 @@ def pieces(text: str, size: int = SIZE) -> Iterator[str]:
     """`text` in order, in pieces of `size` characters or a little more.
 
     Where there is no border within another `size` characters (text without spaces) it is cut anyway: the text is still
-    the same, one word in a million may be split in another way.
+    the same, one word in a million may be split in another way. No piece is longer than twice `size`.
     """
     start = 0
     while len(text) - start > size:
         border = BORDER.search(text, start + size, start + 2 * size)
+        if border is None and len(text) - start <= 2 * size:
+            break  # what is left is short enough
         end = border.start() if border else start + size
         yield text[start:end]
         start = end

@@ -3,8 +3,8 @@
     s_ij = scale q_i . k_j + scores_ij where i sees j;  out_i = sum_j softmax_j(s_ij) v_j;  lse_i = log sum_j exp s_ij
     merged: out_i = sum_r exp(lse_i^r - lse_i) out_i^r,  lse_i = log sum_r exp lse_i^r
 
-Who is not seen gets the dtype's least finite number, never -inf, and values of padding are zero: a row that sees
-nothing has finite outputs and gradients. Grouped heads (G < H): head h reads key-value head floor(h G / H).
+Who is not seen gets the dtype's least finite number, never -inf, and values of padding are zero. A query that
+sees nothing gets zeros and has finite gradients. Grouped heads (G < H): head h reads key-value head floor(h G / H).
 """
 
 from __future__ import annotations
@@ -64,9 +64,10 @@ def plain(
     scores = scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
     if region.scores is not None:
         scores = scores + region.scores
-    scores = scores.masked_fill(~region.seen[:, None], torch.finfo(scores.dtype).min)
+    seen = region.seen[:, None]
+    scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
     lse = scores.logsumexp(-1)
-    weights = change((scores - lse[..., None]).exp()).to(v.dtype)
+    weights = change(scores.softmax(-1).masked_fill(~seen.any(-1, keepdim=True), 0)).to(v.dtype)
     weights = F.dropout(weights, dropout).unflatten(1, (groups, heads // groups))
     return torch.einsum("bgrts,bsgd->btgrd", weights, _zeroed(region)).reshape(batch, length, heads, -1), lse
 
@@ -83,22 +84,24 @@ def merge(results: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 def fused(region: Region, dropout: float = 0.0) -> Tensor:
     """`scaled_dot_product_attention`: the same (B, T, H, D) without the T x S weights."""
     q, k, v = region.q.transpose(1, 2), region.k.transpose(1, 2), region.v
-    causal, mask = False, None
-    if region.straight and region.scores is None and region.pattern in (Causal(), Full()):
-        causal = region.pattern == Causal()
+    causal, mask, blind = False, None, None
+    if region.straight and region.scores is None and isinstance(region.pattern, Causal | Full):
+        causal = isinstance(region.pattern, Causal)
     else:
         v = _zeroed(region)
-        mask = _mask(region, q.dtype)
+        seen = region.seen
+        mask, blind = _mask(region, seen, q.dtype), ~seen.any(-1)
     v = v.transpose(1, 2)
     if k.shape[1] != q.shape[1]:
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
     out = F.scaled_dot_product_attention(q, k, v, mask, dropout, causal, scale=region.scale)
-    return out.transpose(1, 2)
+    out = out.transpose(1, 2)
+    return out if blind is None else out.masked_fill(blind[..., None, None], 0)
 
 
-def _mask(region: Region, dtype: torch.dtype) -> Tensor:
+def _mask(region: Region, seen: Tensor, dtype: torch.dtype) -> Tensor:
     """(B, 1 or H, T, S) to be added to the scores."""
-    seen, least = region.seen[:, None], torch.finfo(dtype).min
+    seen, least = seen[:, None], torch.finfo(dtype).min
     if region.scores is None:
         return torch.zeros((), dtype=dtype, device=seen.device).masked_fill(~seen, least)
     return region.scores.to(dtype).masked_fill(~seen, least)

@@ -98,7 +98,7 @@ class And(Pattern):
         return reduce(and_, (part.sees(q, k) for part in self.parts))
 
     def reach(self, restarts: bool = False) -> tuple[float, float]:
-        return min((part.reach(restarts) for part in self.parts), key=sum)
+        return sorted([part.reach(restarts) for part in self.parts], key=sum)[0]  # min with a key cannot be compiled
 
     def labels(self) -> frozenset[str]:
         return frozenset().union(*(part.labels() for part in self.parts))

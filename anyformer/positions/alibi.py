@@ -40,7 +40,7 @@ class ALiBiPosition(OnScores):
     def __init__(self, at: Site) -> None:
         super().__init__(at)
         if at.heads is None:
-            raise ValueError(f"{at.path}: ALiBi has a slope per head; its holder has no heads")
+            raise ValueError(f"{at.path}: ALiBi has a slope per head and stands in the mixers; there are no heads here")
         heads = at.heads
 
         def fill(tensor: Tensor, generator: Generator) -> None:

@@ -89,7 +89,7 @@ def load(text: str, source: str) -> Any:
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(
-            f"{source}, line {line}: is no YAML: the character {error.character!a} is not allowed"
+            f"{source}, line {line}: is no YAML: the character U+{error.character:04X} is not allowed"
         ) from None
     if not builder.documents:
         raise ConfigError(f"{source}: is empty")
@@ -102,18 +102,6 @@ def load_mapping(text: str, source: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{source}: should be a mapping, `key: value`; came {came(tree)}")
     return tree
-
-
-def dump(tree: dict[str, Any]) -> str:
-    """The text that `load` reads as the same tree; what is small stands on one line."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = None
-    yaml.sort_base_mapping_type_on_output = False  # pyright: ignore[reportAttributeAccessIssue]
-    yaml.width = 120
-    yaml.allow_unicode = True
-    text = io.StringIO()
-    yaml.dump(tree, text)
-    return text.getvalue()
 
 
 @dataclass

@@ -59,7 +59,7 @@ def slots_of(where: Where, held: Where, reach: Reach) -> tuple[Tensor, bool]:
     room = slots - first
     end = torch.maximum(time.amax(1), held.time.amax(1))[:, None] + 1
     kept = (time >= 0) & ((time < first) | (time >= end - room))
-    slot = torch.where(time < first, time, first + (time - first) % room)
+    slot = torch.where(time < first, time, first + (time - first) % max(room, 1))
     return torch.where(kept, slot, slots), time.shape[1] <= room - last + 1
 
 

@@ -1,0 +1,40 @@
+"""`anyformer evaluate`: what a run is worth on text it has not seen."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Context, Option
+
+from anyformer.cli.frame import Frame
+
+EXAMPLES = (
+    "anyformer evaluate runs/demo",
+    "anyformer evaluate runs/demo --data my.txt --json",
+)
+
+
+def evaluate(
+    ctx: Context,
+    run: Annotated[Path, Argument(help="A run folder.")],
+    data: Annotated[str | None, Option(help="Text to read instead of the run's own held-out text.")] = None,
+    batches: Annotated[int | None, Option(min=1, help="Only the first so many batches of 32 windows.")] = None,
+    best: Annotated[bool, Option("--best", help="The weights that did best on held-out text, not the last.")] = False,
+    set: Annotated[list[str] | None, Option(help="KEY=VALUE in the model, any number of times.")] = None,
+) -> None:
+    """Measure loss (nats a token), perplexity and bits per byte, each with its 95 % interval."""
+    frame = Frame.of(ctx)
+    from anyformer.recipes.read import parse_set
+
+    changes = dict(parse_set(change) for change in set or [])
+    device = frame.torch_device()
+    from anyformer.training.evaluate import evaluate as measure
+
+    result = measure(run, data, changes=changes, batches=batches, best=best, device=device)
+    if frame.json:
+        frame.put_json({"metrics": result.metrics, "intervals": result.intervals, "tokens": result.tokens})
+        return
+    rows = []
+    for name, value in result.metrics.items():
+        low, high = result.intervals.get(name, (value, value))
+        rows.append((name.replace("_", " "), f"{value:.4f}", f"{low:.4f} to {high:.4f}"))
+    frame.put_table(rows, ("", f"of {result.tokens:,} tokens", "95 % interval"))

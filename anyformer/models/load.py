@@ -1,0 +1,56 @@
+"""`load`: a run folder in, a model with its tokenizer out; strict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anyformer.core.errors import InputError
+from anyformer.core.model import Model
+from anyformer.core.overrides import override
+from anyformer.core.roles import AnyModel
+from anyformer.core.spec import from_dict
+from anyformer.data.tokenizer import TextTokenizer
+from anyformer.runs.folder import RunFolder
+
+
+def load(
+    path: str | Path,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    best: bool = False,
+) -> Model:
+    """The model of a run, ready to read and write.
+
+    changes: path in the model -> new value, such as {"body.blocks.*.mixer.pattern": "causal & window(64)"}; every
+    weight must still have its place. best: the weights that did best on held-out text, not the last ones.
+    """
+    with RunFolder.open(path) as run:
+        tree = run.spec
+        for address, value in (changes or {}).items():
+            tree = override(tree, address, value, AnyModel)
+        model = from_dict(AnyModel, tree).build(device=device)
+        fill(model, run.weights(best), str(run.path))
+        if run.tokenizer is not None:
+            model.tokenizer = TextTokenizer.read(run.tokenizer, str(run.path / "tokenizer.json"))
+    return model.eval()
+
+
+def fill(model: Model, tensors: Mapping[str, torch.Tensor], source: str) -> None:
+    """Every tensor has a place and every place a tensor, of its shape."""
+    places = model.state_dict()
+    missing, unknown = sorted(places.keys() - tensors.keys()), sorted(tensors.keys() - places.keys())
+    other = [name for name in places.keys() & tensors.keys() if places[name].shape != tensors[name].shape]
+    if missing or unknown or other:
+        shapes = [f"{name} is {tuple(tensors[name].shape)}, not {tuple(places[name].shape)}" for name in sorted(other)]
+        parts = [
+            f"no tensor for {', '.join(missing[:4])}" if missing else "",
+            f"no place for {', '.join(unknown[:4])}" if unknown else "",
+            "; ".join(shapes[:4]),
+        ]
+        raise InputError(f"the weights in {source} do not fit its declaration: {'; '.join(p for p in parts if p)}")
+    model.load_state_dict(dict(tensors))

@@ -1,0 +1,215 @@
+"""The training loop: batches in, weights out, and nothing lost on the way.
+
+What a step does depends on (recipe, step, state) alone: a run that is stopped, killed and resumed ends with the weights
+of one that was never stopped, bit for bit, for budgets in steps and tokens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from math import inf, isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anyformer.core.errors import InputError, NumericalStop, ResourceError
+from anyformer.core.model import Model
+from anyformer.data.batches import Batches
+from anyformer.data.corpus import Corpus
+from anyformer.recipes.schema import Recipe
+from anyformer.runs.folder import RunFolder
+from anyformer.runs.pack import pack_state, unpack_state
+from anyformer.runs.snapshot import Snapshot
+from anyformer.training.budget import Spent, progress, total_steps
+from anyformer.training.evaluate import Result, measure
+from anyformer.training.objectives.next_token import NextToken
+from anyformer.training.optimizer import clip, make_optimizer
+
+LOG_EVERY = 5  # steps
+
+
+@dataclass
+class Report:
+    """One thing that happened. values: as in metrics.jsonl. saved: the snapshot that is now safe."""
+
+    step: int
+    progress: float
+    values: dict[str, float] = field(default_factory=dict)
+    evaluation: Result | None = None
+    saved: str | None = None
+
+
+class Trainer:
+    """One run's model, optimiser and clock."""
+
+    def __init__(
+        self, recipe: Recipe, model: Model, corpus: Corpus, run: RunFolder, report: Callable[[Report], None]
+    ) -> None:
+        self.recipe, self.model, self.corpus, self.run, self.report = recipe, model, corpus, run, report
+        train = recipe.training
+        self.device = next(model.parameters()).device
+        self.batches = Batches(corpus.train, train.batch * train.accumulate, train.length, recipe.seed)
+        self.optimizer = make_optimizer(recipe.optimizer, model)
+        self.losses: Callable[..., tuple[Tensor, Tensor]] = self._compiled()
+        self.spent = Spent()
+        self.latest: tuple[int, Result] | None = None  # the step of the last evaluation, and what came of it
+        self.best: float = inf
+        self.saved: str | None = None
+        self.saved_at = -1
+        torch.manual_seed(recipe.seed)  # dropout
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batches.batch * self.batches.length
+
+    def train(self, asked_to_stop: Callable[[], bool]) -> None:
+        """Until the budget is used, then measured once more, or until somebody asks; all is on the disk at the end."""
+        self.model.train()
+        since, began, tokens = self.spent.seconds, time.monotonic(), self.spent.tokens
+        while progress(self.recipe.budget, self.spent) < 1 and not asked_to_stop():
+            values = self.step()
+            self.spent.seconds = since + time.monotonic() - began
+            done = self.spent.steps
+            values |= {"time": self.spent.seconds, "tokens": self.spent.tokens}
+            values["tokens_per_s"] = (self.spent.tokens - tokens) / max(time.monotonic() - began, 1e-9)
+            if done % LOG_EVERY == 0 or done == 1:
+                self.run.append_metrics({"step": done, **values})
+            self.report(Report(done, progress(self.recipe.budget, self.spent), values))
+            if done % self.recipe.evaluate.every == 0:
+                self.evaluate()
+            if done % self.recipe.snapshots.every == 0:
+                self.save()
+        steps = self.spent.steps
+        if not asked_to_stop() and (self.latest is None or self.latest[0] != steps):
+            self.evaluate()
+        if self.saved is None or self.saved_at != steps:
+            self.save()
+
+    def step(self) -> dict[str, float]:
+        """One change of the weights."""
+        recipe, number = self.recipe, self.spent.steps
+        scale = recipe.schedule.scale(number, total_steps(recipe.budget, self.spent, self.tokens_per_step))
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.optimizer.lr * scale
+        ids, documents = self.batch(number)
+        self.optimizer.zero_grad(set_to_none=True)
+        nats = torch.zeros((), device=self.device)
+        count = self.predicted(ids, documents)
+        rows = recipe.training.batch
+        for part in range(recipe.training.accumulate):
+            some = slice(part * rows, (part + 1) * rows)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.training.precision == "bfloat16"):
+                losses, _ = self.losses(
+                    self.model,
+                    ids[some],
+                    None if documents is None else documents[some],
+                    checkpoint=recipe.training.checkpointing,
+                )
+            loss = losses.sum() / count
+            loss.backward()
+            nats += loss.detach()
+        norm = clip(self.model, recipe.training.clip)
+        loss = float(nats)
+        if not (isfinite(loss) and isfinite(norm)):
+            self._diverged(loss, norm)
+        self.optimizer.step()
+        self.spent.steps += 1
+        self.spent.tokens += self.tokens_per_step
+        return {"loss": loss, "lr": recipe.optimizer.lr * scale, "grad_norm": norm}
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """ids (B, T + 1) and, where the model tells them apart, the documents that they belong to."""
+        ids = torch.from_numpy(self.batches.at(step)).to(self.device)
+        if "document" not in self.model.labels:
+            return ids, None
+        return ids, torch.from_numpy(self.batches.documents(step)).to(self.device)
+
+    def predicted(self, ids: Tensor, documents: Tensor | None) -> int | Tensor:
+        """How many tokens of the batch are predicted: parts of it weigh by their share of them."""
+        if documents is None:
+            return ids.shape[0] * (ids.shape[1] - 1)
+        return (documents[:, 1:] == documents[:, :-1]).sum().clamp(min=1)
+
+    def evaluate(self) -> None:
+        """On held-out text; the best weights so far are kept."""
+        settings = self.recipe.evaluate
+        result = measure(
+            self.model, self.corpus.held_out, self.batches.length, self.recipe.training.batch, settings.batches
+        )
+        self.run.append_metrics({"step": self.spent.steps, "time": self.spent.seconds, "evaluate": result.metrics})
+        if result.metrics["loss"] < self.best:
+            self.best = result.metrics["loss"]
+            self.run.write_weights(self.model.state_dict(), best=True)
+        self.latest = self.spent.steps, result
+        self.report(Report(self.spent.steps, progress(self.recipe.budget, self.spent), evaluation=result))
+
+    def save(self) -> None:
+        """A snapshot, then the weights; announced when they are safe. A full disk stops the run, and loses nothing."""
+        state, facts = pack_state(self.optimizer.state_dict())
+        rng = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state(self.device)
+        tensors = {
+            **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
+            **{f"optimizer.{name}": tensor for name, tensor in state.items()},
+            **{f"rng.{name}": tensor for name, tensor in rng.items()},
+        }
+        known: dict[str, Any] = {
+            "spent": asdict(self.spent),
+            "best": self.best if isfinite(self.best) else None,
+            "optimizer": facts,
+            "data": self.corpus.fingerprint,
+        }
+        try:
+            path = self.run.save_snapshot(Snapshot(self.spent.steps, tensors, known), self.recipe.snapshots.keep)
+            self.run.write_weights(self.model.state_dict())
+        except OSError as error:
+            kept = f"; the last snapshot is {self.saved}" if self.saved else ""
+            raise ResourceError(f"step {self.spent.steps} could not be saved: {error}{kept}") from error
+        self.saved, self.saved_at = str(path), self.spent.steps
+        self.report(Report(self.spent.steps, progress(self.recipe.budget, self.spent), saved=self.saved))
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from a snapshot exactly."""
+        facts: dict[str, Any] = dict(snapshot.facts)
+        if facts["data"] != self.corpus.fingerprint:
+            raise InputError(
+                "the text or its tokenizer is not what this run was trained on; bring it back, or start a new run"
+            )
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "rng": {}}
+        for name, tensor in snapshot.tensors.items():
+            group, _, rest = name.partition(".")
+            groups[group][rest] = tensor
+        self.model.load_state_dict(groups["model"])
+        self.optimizer.load_state_dict(unpack_state(groups["optimizer"], facts["optimizer"]))  # pyright: ignore
+        torch.set_rng_state(groups["rng"]["cpu"])
+        if self.device.type == "cuda" and "cuda" in groups["rng"]:
+            torch.cuda.set_rng_state(groups["rng"]["cuda"], self.device)
+        self.spent = Spent(**facts["spent"])
+        self.best = inf if facts["best"] is None else facts["best"]
+        self.run.rewind_metrics(self.spent.steps)
+
+    def _compiled(self) -> Callable[..., tuple[Tensor, Tensor]]:
+        """The objective, compiled where that pays: by measurement not on a CPU, where minutes of compiling buy 1 %."""
+        objective = self.recipe.objective
+        assert isinstance(objective, NextToken)
+        choice = self.recipe.training.compile
+        if choice == "never" or (choice == "auto" and self.device.type == "cpu"):
+            return objective.losses
+        return torch.compile(objective.losses)
+
+    def _diverged(self, loss: float, norm: float) -> None:
+        documents = self.batches.documents(self.spent.steps)
+        names = ", ".join(str(number) for number in sorted(set(documents.flatten().tolist()))[:8])
+        what = f"the loss is {loss}" if not isfinite(loss) else f"the gradient's norm is {norm}"
+        where = next(
+            (n for n, p in self.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()), ""
+        )
+        last = f"the last good snapshot is {self.saved}" if self.saved else "there is no snapshot yet"
+        raise NumericalStop(
+            f"step {self.spent.steps + 1}: {what}{where}; its batch is of the documents {names}; "
+            f"{last}; try a lower optimizer.lr or training.clip"
+        )

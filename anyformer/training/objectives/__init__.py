@@ -1,0 +1,5 @@
+"""What training minimises."""
+
+TABLE = {
+    "next_token": "next_token:NextToken",
+}
