@@ -21,8 +21,8 @@ ROOT = Path(anyformer.__file__).parent
 ORDER = (
     *("core", "stores", "patterns", "kernels", "positions", "norms", "feedforward", "residuals", "flows", "memory"),
     *("attention", "blocks", "embeddings", "heads", "architectures", "laws", "data", "runs", "checkpoints", "models"),
-    *("recipes", "training", "generation", "benchmarks", "pictures", "comparing", "theory", "serving", "extensions", "adapters"),
-    *("quantize", "parallel", "cli"),
+    *("recipes", "training", "generation", "benchmarks", "pictures", "comparing", "theory", "serving", "extensions"),
+    *("adapters", "quantize", "parallel", "cli"),
 )
 
 # Imports that run uphill, inside a function, and why nothing better was found: (importer, imported): reason.

@@ -14,6 +14,7 @@ import pytest
 from pydantic import ValidationError
 from torch import nn
 
+from anyformer.blocks.sequential import Block
 from anyformer.core import tables
 from anyformer.core.explain import came, explain
 from anyformer.core.overrides import _Items, _shape, roles
@@ -21,6 +22,7 @@ from anyformer.core.roles import AnyModel, Norm
 from anyformer.core.schema import schema
 from anyformer.core.spec import Count, ModelSpec, Positive, Ref, Rows, Site, Spec, adapter, from_dict, spec
 from anyformer.core.versions import forward
+from anyformer.feedforward.gated import Gated
 from anyformer.norms.layer import LayerNorm
 from anyformer.norms.rms import RMSNorm
 from anyformer.positions.rotary import Rotary
@@ -255,6 +257,11 @@ def test_names_are_unique_over_all_tables_of_layers() -> None:
     packages = ("anyformer.blocks", "anyformer.memory", "anyformer.attention", "anyformer.feedforward")
     names = [name for package in packages for name in tables.table(package)]
     assert len(names) == len(set(names))
+
+
+def test_a_layer_of_another_table_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"should be one of: cross, .*Gated\), a row of anyformer.feedforward"):
+        Block(mixer=Gated(hidden=8))
 
 
 # Sites

@@ -16,7 +16,7 @@ EXAMPLES = (
 
 def generate(
     ctx: Context,
-    run: Annotated[Path, Argument(help="A run folder.")],
+    run: Annotated[Path, Argument(help="A run folder.", metavar="RUN")],
     prompt: Annotated[
         str, Argument(help="The text to go on from; - reads standard input; none: the begin token.")
     ] = "",
@@ -46,9 +46,12 @@ def generate(
         frame.put_json({"prompt": text, "text": write(model, text, tokens=tokens, sampling=sampling, seed=seed)})
         return
 
-    def show(piece: str) -> None:
-        frame.put(piece, end="")
+    waiting = text  # shown with the first piece: nothing is, if this prompt cannot be gone on from
 
-    show(text)
+    def show(piece: str) -> None:
+        nonlocal waiting
+        frame.put(waiting + piece, end="")
+        waiting = ""
+
     write(model, text, tokens=tokens, sampling=sampling, seed=seed, show=show)
-    frame.put("")
+    frame.put(waiting)

@@ -1,6 +1,7 @@
 """`anyformer train`: a recipe in, a run folder out."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Context, Exit, Option
@@ -34,16 +35,24 @@ def train(
     device = frame.torch_device(settled.training.device)
     from anyformer.training.train import train as run
 
-    name = recipe or "run"
-    with Progress(frame, settled) as progress:
-        done = run(settled, out, name=name, resume=resume, device=str(device), report=progress, note=frame.say)
+    with Progress(frame) as progress:
+        done = run(
+            settled,
+            out,
+            name=recipe or model or "run",
+            resume=resume,
+            device=str(device),
+            threads=frame.threads,
+            report=progress,
+            note=frame.say,
+        )
     if frame.json:
         frame.put_json({"run": str(done.path), "steps": done.steps, "stopped": done.stopped, "metrics": done.metrics})
     else:
         frame.say(f"{done.steps} steps; {figures(done.metrics)}the run is in")
         frame.put(str(done.path))
     if done.stopped is not None:
-        frame.say(f"stopped on request; go on with: anyformer train {name} --out {done.path} --resume")
+        frame.say(f"stopped on request; go on with: anyformer train --resume --out {quote(str(done.path))}")
         raise Exit(128 + done.stopped)
 
 
@@ -72,8 +81,8 @@ def chosen(
 class Progress:
     """A bar for who watches; else a line for each evaluation and snapshot."""
 
-    def __init__(self, frame: Frame, recipe: "Recipe") -> None:
-        self.frame, self.recipe = frame, recipe
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
         self.bar = self.task = None
 
     def __enter__(self) -> "Progress":

@@ -31,8 +31,8 @@ def token_rows(
     model.eval()
     rows, longest = len(prompts), max(map(len, prompts), default=0)
     if rows == 0 or min(map(len, prompts)) == 0:
-        raise ValueError("every prompt must have at least one token")
-    if model.longest is not None and longest + count > model.longest:
+        raise ValueError("there must be a prompt, and every prompt must have at least one token")
+    if model.longest is not None and longest + count - 1 > model.longest:  # the last one is not read
         raise ValueError(
             f"the model's positions end at {model.longest} tokens; a prompt of {longest} and {count} more do not fit"
         )

@@ -8,6 +8,8 @@ from math import isfinite
 import torch
 from torch import Generator, Tensor
 
+from anyformer.core.errors import NumericalStop
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -33,11 +35,13 @@ class Sampling:
     def probabilities(self, logits: Tensor) -> Tensor:
         """(B, V) -> (B, V), float64 so that sums are sums; zero for what is never drawn."""
         logits = logits.double()
+        largest, best = logits.max(-1, keepdim=True)
+        if not bool(largest.isfinite().all()):
+            raise NumericalStop(f"a logit is {float(largest.sum())}, so no token can be drawn: are the weights sound?")
         if self.greedy or self.temperature == 0:
-            best = logits.argmax(-1, keepdim=True)
             return torch.zeros_like(logits).scatter(-1, best, 1.0)
-        # the largest first becomes 0, so that no temperature can overflow
-        logits = (logits - logits.amax(-1, keepdim=True)) / self.temperature
+        # the largest becomes 0 first, so that no temperature can overflow
+        logits = (logits - largest) / self.temperature
         if self.top_k is not None and self.top_k < logits.shape[-1]:
             kept = logits.topk(self.top_k, dim=-1).indices
             logits = torch.full_like(logits, -torch.inf).scatter(-1, kept, logits.gather(-1, kept))

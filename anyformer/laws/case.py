@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -29,6 +29,26 @@ class Encodes(Protocol):
     """A model that reads a source first."""
 
     def encode(self, ids: Tensor, lengths: Tensor | None = None, side: str = "right") -> Source: ...
+
+
+class Way(NamedTuple):
+    """How a state is kept: its size, how it is written, and how much of it may be taken back."""
+
+    capacity: int | None = None
+    inplace: bool = False
+    slack: int = 0
+
+    def __str__(self) -> str:
+        size = "no capacity" if self.capacity is None else f"capacity {self.capacity}"
+        return f"{size}, {'in place' if self.inplace else 'functional'}, slack {self.slack}"
+
+
+GROWING = Way()
+
+
+def ways(capacity: int, slack: int = 0) -> tuple[Way, ...]:
+    """Growing, bounded and functional, bounded and in place."""
+    return Way(None, False, slack), Way(capacity, False, slack), Way(capacity, True, slack)
 
 
 def seeded(*numbers: int) -> Generator:
@@ -138,7 +158,8 @@ class Case:
         generator, sizes = seeded(3, seed), []
         while (left := length - sum(sizes)) > 0:
             least = 1 if sizes else self.first
-            size = 1 if torch.rand((), generator=generator) < 0.3 else int(torch.randint(1, longest + 1, (), generator=generator))
+            once = torch.rand((), generator=generator) < 0.3
+            size = 1 if once else int(torch.randint(1, longest + 1, (), generator=generator))
             sizes.append(min(max(size, least), left))
         return tuple(sizes)
 
@@ -152,19 +173,19 @@ class Case:
         device = next(model.parameters()).device
         return {"source": model.encode(ids[list(rows)].to(device), lengths[list(rows)].to(device))}
 
-    def whole(self, text: Text, rows: Sequence[int] = range(ROWS), **options: Any) -> Tensor:
+    def whole(self, text: Text, rows: Sequence[int] = range(ROWS), checkpoint: bool = False) -> Tensor:
         """The outputs of one call without a state: what all others are compared with."""
-        out = self.model(text.ids, **text.given, sources=self.sources(rows), **options)
-        assert isinstance(out, Tensor)
-        return out
+        return self.model(text.ids, **text.given, sources=self.sources(rows), checkpoint=checkpoint)
 
     def alone(self, text: Text) -> list[Tensor]:
         """The outputs of each row's tokens without padding and without the other rows, (n, …) each."""
         return [self.whole(text.row(i), [i])[0] for i in range(text.ids.shape[0])]
 
-    def state(self, rows: Sequence[int] = range(ROWS), **options: Any) -> State:
+    def state(self, way: Way = GROWING, rows: Sequence[int] = range(ROWS)) -> State:
         """A new state for these rows."""
-        return self.model.init_state(len(rows), sources=self.sources(rows), **options)
+        return self.model.init_state(
+            len(rows), sources=self.sources(rows), capacity=way.capacity, slack=way.slack, inplace=way.inplace
+        )
 
     def feed(self, text: Text, state: State, cuts: Sequence[int]) -> tuple[Tensor, State]:
         """The outputs of several calls, joined, and the state after them."""

@@ -128,7 +128,7 @@ def mixer(**fields: Any) -> Softmax:
 
 def decoder(*blocks: LayerSpec, flow: FlowSpec | None = None, **fields: Any) -> ModelSpec:
     """A decoder of these blocks."""
-    body = Stack(blocks=blocks, **({"flow": flow} if flow else {}))
+    body = Stack(blocks=blocks) if flow is None else Stack(blocks=blocks, flow=flow)
     return declared(Decoder(width=WIDTH, vocabulary=VOCABULARY, body=body, **fields))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from anyformer.laws.broken import agree
-from anyformer.laws.case import Case, seeded
+from anyformer.laws.case import Case, Way, seeded
 
 
 @torch.no_grad()
@@ -15,9 +15,9 @@ def cut(case: Case) -> None:
     want = case.whole(text)
     ones = (case.first, *[1] * (text.length - case.first))
     for cuts in (ones, (text.length,), *(case.cuts(text.length, seed) for seed in range(3))):
-        for options in ({}, {"capacity": 32}):
-            got, _ = case.feed(text, case.state(**options), cuts)
-            agree(got, want, f"calls of {cuts} tokens, {options or 'no capacity'}")
+        for way in (Way(), Way(32, inplace=True)):
+            got, _ = case.feed(text, case.state(way), cuts)
+            agree(got, want, f"calls of {cuts} tokens, {way}")
 
 
 @torch.no_grad()
@@ -30,12 +30,10 @@ def ragged(case: Case) -> None:
             real[0, :11] = False  # a row that begins in a later call than the others
         text = case.text(29, seed=seed).laid(real)
         want = case.alone(text)
-        for options in ({}, {"capacity": 29}, {"slack": 3}, {"capacity": 29, "slack": 3}):
-            if "slack" in options and not _gives_slack(case):
-                continue
-            got, _ = case.feed(text, case.state(**options), case.cuts(29, seed))
+        for way in _ways(case, 29):
+            got, _ = case.feed(text, case.state(way), case.cuts(29, seed))
             for index, alone in enumerate(want):
-                agree(got[index, real[index]], alone, f"row {index}, {options or 'no capacity'}")
+                agree(got[index, real[index]], alone, f"row {index}, {way}")
 
 
 @torch.no_grad()
@@ -44,12 +42,12 @@ def remember(case: Case) -> None:
     text = case.text(83)
     want = case.whole(text)
     for cuts in (case.cuts(text.length, 7, longest=13), case.cuts(text.length, 8, longest=3), (40, *[1] * 20, 23)):
-        for options in ({}, {"slack": 3}, {"capacity": 83, "inplace": False}, {"capacity": 83, "slack": 3}):
-            if "slack" in options and not _gives_slack(case):
-                continue
-            got, _ = case.feed(text, case.state(**options), cuts)
-            agree(got, want, f"calls of {cuts} tokens, {options or 'no capacity'}")
+        for way in _ways(case, 83):
+            got, _ = case.feed(text, case.state(way), cuts)
+            agree(got, want, f"calls of {cuts} tokens, {way}")
 
 
-def _gives_slack(case: Case) -> bool:
-    return "slack" not in case.exempt
+def _ways(case: Case, capacity: int) -> tuple[Way, ...]:
+    """Growing and bounded, with and without slack, where the part gives any."""
+    slack = 0 if "slack" in case.exempt else 3
+    return Way(), Way(slack=slack), Way(capacity), Way(capacity, inplace=True, slack=slack)

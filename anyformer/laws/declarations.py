@@ -6,24 +6,28 @@ import json
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from anyformer.core.overrides import changed
 from anyformer.core.roles import AnyModel
-from anyformer.core.spec import PartSpec, Ref, Spec, adapter, from_dict
-from anyformer.core.tables import home
+from anyformer.core.spec import ModelSpec, Ref, Spec, from_dict
+from anyformer.core.tables import home, row, table
 from anyformer.laws.broken import hold
 from anyformer.laws.case import Case
-from anyformer.laws.cases import around, parts_in
+from anyformer.laws.cases import around
+from anyformer.laws.guess import guess
 from anyformer.patterns.base import Pattern
+from anyformer.patterns.causal import Causal
+from anyformer.patterns.window import Window
 
 
 def json_round_trip(case: Case) -> None:
     """A declaration that is written as JSON and read again is equal, and builds the same modules."""
     role, spec = _tabled(case)
-    text = json.dumps(_plain(spec), allow_nan=False)
+    text = json.dumps(spec.to_dict(), allow_nan=False)
     again = from_dict(role, json.loads(text))
     hold(again == spec, f"{spec!r} came back as {again!r} from {text}")
-    hold(json.dumps(_plain(again)) == text, f"written again, it is another text than {text}")
+    hold(json.dumps(again.to_dict()) == text, f"written again, it is another text than {text}")
     if role is AnyModel:
         shapes = {name: parameter.shape for name, parameter in again.build().named_parameters()}
         hold(shapes == {n: p.shape for n, p in case.model.named_parameters()}, "it builds other parameters")
@@ -35,41 +39,56 @@ def _tabled(case: Case) -> tuple[Any, Any]:
     return (type(case.part), case.part) if nameless else (AnyModel, case.spec)
 
 
-def _plain(spec: Spec) -> dict[str, Any]:
-    return spec.to_dict()
-
-
 def override(case: Case) -> None:
-    """Every field is reached by its path, and the part itself is put in another's place by it."""
+    """Every field is reached by its path, and by its path the part takes another one's place."""
     role, spec = _tabled(case)
-    tree, at = _plain(spec), case.at if role is AnyModel else ""
-    for step in at.split(".") if at else ():
+    at = case.at if role is AnyModel else ""
+    tree = _below(spec.to_dict(), at)
+    for name in (tree if isinstance(tree, dict) else {}).keys() - {"kind", "version"}:
+        path = f"{at}.{name}".lstrip(".")
+        hold(changed(spec, {path: tree[name]}) == spec, f"{path}={tree[name]!r}, which it was, changed something")
+    other = _other(case)
+    if other is not None:
+        changes = {"labels": list(case.spec.labels), case.at: tree}
+        hold(changed(other, changes) == spec, f"{at}={tree!r} did not put the part in the other's place")
+
+
+def _below(tree: Any, path: str) -> Any:
+    """What stands at a path of plain data."""
+    for step in path.split(".") if path else ():
         tree = tree[int(step)] if isinstance(tree, list) else tree[step]
-    if isinstance(tree, dict):
-        for name in (name for name in tree if name != "kind"):
-            path = f"{at}.{name}".lstrip(".")
-            hold(changed(spec, {path: tree[name]}) == spec, f"{path}={tree[name]!r}, which it was, changed something")
-    if at:
-        hold(changed(_other(case), {at: tree}) == spec, f"{at}={tree!r} did not put the part there")
+    return tree
 
 
-def _other(case: Case) -> Any:
-    """The same model with something else in the part's place."""
-    model, _ = around(case.part)
-    place, _, name = case.at.rpartition(".")
-    del place, name
-    return model
+def _other(case: Case) -> ModelSpec | None:
+    """The model with another row's part in the same place; None where no row fits there."""
+    place = home(type(case.part))
+    if isinstance(case.part, Pattern):
+        return around(Window(3) if case.part == Causal() else Causal())[0]
+    rows = [] if place is None else [row(place[0], kind) for kind in table(place[0])]
+    for cls in rows:
+        spec, at = around((cls.examples() or (guess(cls),))[0])
+        if at and at == case.at and spec != case.spec:
+            return spec
+    return None
 
 
 def seed(case: Case) -> None:
-    """The same seed gives the same weights, another one others; a part that is swapped leaves all other weights equal."""
-    first, second, third = (case.spec.build(seed=number) for number in (3, 3, 4))
-    ours, same, other = (dict(model.named_parameters()) for model in (first, second, third))
+    """The same seed gives the same weights, another one others; swapping a part leaves all other weights equal."""
+    ours, same, new = (_weights(case.spec, number) for number in (3, 3, 4))
     hold(all(torch.equal(ours[name], same[name]) for name in ours), "the same seed gave other weights")
-    drawn = [name for name, weight in ours.items() if weight.numel() > 1 and bool((weight != weight.flatten()[0]).any())]
-    alike = [name for name in drawn if torch.equal(ours[name], other[name])]
-    hold(not alike, f"another seed gave the same {alike}")
-    hold(bool(drawn), "nothing is drawn")
+    drawn = [name for name, weight in ours.items() if bool((weight != weight.flatten()[0]).any())]
+    alike = [name for name in drawn if torch.equal(ours[name], new[name])]
+    hold(bool(drawn) and not alike, f"another seed gave the same {alike}")
+    other = _other(case)
+    swapped = {} if other is None else _weights(other, 3)
+    for name in ours.keys() & swapped.keys():
+        if not name.startswith(f"{case.at}."):
+            hold(torch.equal(ours[name], swapped[name]), f"another part at {case.at} changed the weights of {name}")
+
+
+def _weights(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
+    return dict(spec.build(seed=seed).named_parameters())
 
 
 def shared(case: Case) -> None:

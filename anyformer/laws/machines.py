@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
 
 import torch
 
-from anyformer.core.model import Model
 from anyformer.core.tree import tensors, tree_map
 from anyformer.laws.broken import agree, hold
-from anyformer.laws.case import Case, redraw
-from anyformer.laws.programs import Step, arguments_of
+from anyformer.laws.case import ROWS, Case, redraw, ways
 
-T = TypeVar("T")
-
-# The largest error relative to the size of the outputs. Past 256 tokens bfloat16 cannot count, so nothing may count in it.
+# The largest error, relative to the size of the outputs. bfloat16 counts to 256, so no time may be kept in it.
 WITHIN = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 
 
@@ -44,28 +39,25 @@ def dtype(case: Case) -> None:
 @torch.no_grad()
 def device(case: Case) -> None:
     """A model that is moved runs where it is: nothing is made on, or read from, another device."""
-    arguments = arguments_of(case, case.text(9))
-    want, _ = case.model.step(*arguments[:4], sources=arguments[4])
-    # nothing but shapes: traced, since a step that is traced asks nothing of the host
-    model, there = _moved(case, "meta"), _to(arguments, "meta")
-    out, _ = torch.export.export(Step(model), there).module()(*there)
-    hold(out.device.type == "meta", f"on the meta device the outputs are on {out.device}")
+    text, cuts = case.text(9), (5, 1, 3)
+    want, sources = case.whole(text), case.sources()
+    # Whatever is made without saying where is made without numbers, and cannot meet those of the model.
+    with torch.device("meta"):
+        agree(case.model(text.ids, **text.given, sources=sources), want, "another default device")
+        if case.has_state:
+            for way in ways(9):
+                state = case.model.init_state(ROWS, sources=sources, capacity=way.capacity, inplace=way.inplace)
+                agree(case.feed(text, state, cuts)[0], want, f"another default device, with a state, {way}")
+    model = copy.deepcopy(case.model).to("meta")
+    if case.has_state:
+        held = tensors(model.init_state(ROWS, capacity=9, sources=tree_map(lambda x: x.to("meta"), sources)).past)
+        hold(all(x.is_meta for x in held), "a state does not live where the model does")
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is not None and accelerator.type != "mps":  # which has no float64
-        model, there = _moved(case, accelerator), _to(arguments, accelerator)
-        real = slice(None) if arguments[1] is None else arguments[1]
-        agree(model.step(*there[:4], sources=there[4])[0].cpu()[real], want[real], f"on {accelerator}")
-
-
-def _moved(case: Case, device: torch.device | str) -> Model:
-    """A copy of the model there; its states are there too."""
-    model = copy.deepcopy(case.model).to(device)
-    if case.has_state:
-        past = model.init_state(3, capacity=8, sources=_to(case.sources(), device)).past
-        elsewhere = {str(x.device) for x in tensors(past)} - {str(torch.empty(0, device=device).device)}
-        hold(not elsewhere, f"a state's tensors are on {sorted(elsewhere)}, the model on {device}")
-    return model
-
-
-def _to(value: T, device: torch.device | str) -> T:
-    return tree_map(lambda x: x.to(device) if isinstance(x, torch.Tensor) else x, value)
+        model = copy.deepcopy(case.model).to(accelerator)
+        ids, labels, real, sources = tree_map(
+            lambda x: x.to(accelerator) if isinstance(x, torch.Tensor) else x,
+            (text.ids, dict(text.labels), text.real, sources),
+        )
+        out = model(ids, labels=labels, real=real, sources=sources)
+        agree(out.cpu(), want, f"on {accelerator}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anyformer.laws.broken import agree, finite, hold
-from anyformer.laws.case import Case, Text, seeded
+from anyformer.laws.case import Case, Text, seeded, ways
 from anyformer.laws.cases import with_patterns
 from anyformer.patterns.documents import Documents
 
@@ -28,8 +28,8 @@ def padding(case: Case) -> None:
         text = case.text(length).laid(real)
         got = [case.whole(text)]
         if side != "holes":
-            plain = dataclasses.replace(text, real=None)
-            got.append(case.whole(plain, lengths=lengths, side=side))
+            labels = dict(text.labels)
+            got.append(case.model(text.ids, lengths=lengths, side=side, labels=labels, sources=case.sources()))
         for index, alone in enumerate(case.alone(text)):
             for out in got:
                 agree(out[index, real[index]], alone, f"padding {side}, row {index}")
@@ -49,10 +49,10 @@ def packed(case: Case) -> None:
     want = torch.cat([packing.whole(part) for part in parts], 1)
     agree(packing.whole(text), want, f"texts that end at {ends}")
     if case.has_state:
-        for seed, options in enumerate(({}, {"capacity": 26}, {"capacity": 26, "inplace": False})):
+        for seed, way in enumerate(ways(26)):
             cuts = packing.cuts(26, seed)
-            got, _ = packing.feed(text, packing.state(**options), cuts)
-            agree(got, want, f"texts that end at {ends}, calls of {cuts} tokens, {options or 'no capacity'}")
+            got, _ = packing.feed(text, packing.state(way), cuts)
+            agree(got, want, f"texts that end at {ends}, calls of {cuts} tokens, {way}")
 
 
 def blank(case: Case) -> None:

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from anyformer.core.model import Model
 from anyformer.core.state import ModelPast
-from anyformer.laws.broken import agree, hold
-from anyformer.laws.case import Case, Text, redraw
 from anyformer.core.tree import tensors
+from anyformer.laws.broken import agree, hold
+from anyformer.laws.case import Case, Text, Way, redraw
 
 
 class Step(nn.Module):
@@ -21,7 +21,10 @@ class Step(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, ids: Tensor, real: Tensor | None, labels: dict[str, Tensor], past: ModelPast | None, sources: Any):
+    def forward(
+        self, ids: Tensor, real: Tensor | None, labels: dict[str, Tensor], past: ModelPast | None, sources: Any
+    ) -> tuple[Tensor, ModelPast | None]:
+        """Outputs, and the past after them."""
         return self.model.step(ids, real, labels, past, sources=sources)
 
 
@@ -45,7 +48,7 @@ def arguments_of(case: Case, text: Text) -> tuple[Tensor, Tensor | None, dict[st
     """What the step is called with: a past and ragged padding where there can be a past."""
     if not case.has_state:
         return text.ids, None, dict(text.labels), None, case.sources()
-    _, state = case.feed(text, case.state(capacity=12, inplace=False), (5,))
+    _, state = case.feed(text, case.state(Way(12)), (5,))
     part = text.between(5, 7)
     real = torch.tensor([[True, True], [False, True], [False, False]])
     return part.ids, real, dict(part.labels), state.past, None

@@ -6,7 +6,7 @@ import torch
 
 from anyformer.core.state import State
 from anyformer.laws.broken import agree, hold, refuses
-from anyformer.laws.case import Case, Text
+from anyformer.laws.case import Case, Text, Way, ways
 from anyformer.laws.cases import parts_in
 from anyformer.laws.guess import VOCABULARY
 from anyformer.patterns.base import Pattern
@@ -19,10 +19,9 @@ def grow(case: Case) -> None:
     for seed in range(2):
         cuts = case.cuts(31, seed)
         want, _ = case.feed(text, case.state(), cuts)
-        for capacity in (31, 64):
-            for inplace in (False, True):
-                got, _ = case.feed(text, case.state(capacity=capacity, inplace=inplace), cuts)
-                agree(got, want, f"capacity {capacity}, {'in place' if inplace else 'functional'}, calls of {cuts}")
+        for way in (*ways(31)[1:], *ways(64)[1:]):
+            got, _ = case.feed(text, case.state(way), cuts)
+            agree(got, want, f"{way}, calls of {cuts}")
 
 
 @torch.no_grad()
@@ -30,8 +29,8 @@ def inplace(case: Case) -> None:
     """Writing in place gives what functional writing gives, and functional writing leaves the old state as it was."""
     text = case.text(19)
     cuts = case.cuts(12, 1)
-    kept = case.feed(text, case.state(capacity=19, inplace=False), cuts)[1]
-    written = case.feed(text, case.state(capacity=19, inplace=True), cuts)[1]
+    kept = case.feed(text, case.state(Way(19)), cuts)[1]
+    written = case.feed(text, case.state(Way(19, inplace=True)), cuts)[1]
     rest = text.between(12, 19)
     other = Text((rest.ids + 3) % VOCABULARY, rest.labels)
     case.feed(other, kept, (4, 3))  # must leave no trace
@@ -43,7 +42,7 @@ def inplace(case: Case) -> None:
 def used(case: Case) -> None:
     """A state that is written in place is good for one call, and for none that gradients follow."""
     text = case.text(case.first + 2)
-    state = case.state(capacity=16, inplace=True)
+    state = case.state(Way(16, inplace=True))
     with torch.enable_grad():
         refuses(lambda: case.model(text.ids, state, **text.given), "a state written in place, with gradients on")
     with torch.no_grad():
@@ -58,14 +57,14 @@ def fork(case: Case) -> None:
     want = case.whole(text)
     other = Text(text.ids.clone(), text.labels)
     other.ids[:, 9:] = (other.ids[:, 9:] + 7) % VOCABULARY
-    for options in ({}, {"capacity": 18}):
-        _, state = case.feed(text, case.state(**options), (9,))
+    for way in ways(18):
+        _, state = case.feed(text, case.state(way), (9,))
         twin = state.fork()
         left, state = case.feed(text.between(9, 13), state, (1, 3))
         right, twin = case.feed(other.between(9, 18), twin, (4, 5))
         rest, _ = case.feed(text.between(13, 18), state, (5,))
-        agree(torch.cat([left, rest], 1), want[:, 9:], f"the state that was forked, {options}")
-        agree(right, case.whole(other)[:, 9:], f"the fork, {options}")
+        agree(torch.cat([left, rest], 1), want[:, 9:], f"the state that was forked, {way}")
+        agree(right, case.whole(other)[:, 9:], f"the fork, {way}")
 
 
 @torch.no_grad()
@@ -74,17 +73,17 @@ def rows(case: Case) -> None:
     text = case.text(16)
     want = case.whole(text)
     order = [2, 0, 0]
-    for options in ({}, {"capacity": 16}, {"capacity": 16, "inplace": False}):
-        _, state = case.feed(text, case.state(**options), (9,))
+    for way in ways(16):
+        _, state = case.feed(text, case.state(way), (9,))
         rest = Text(text.ids[order, 9:], {name: x[order, 9:] for name, x in text.labels.items()})
         got, _ = case.feed(rest, state.select(order), (1, 6))
-        agree(got, want[order, 9:], f"rows {order} selected, {options}")
+        agree(got, want[order, 9:], f"rows {order} selected, {way}")
     states = []
     at = torch.tensor([9, 5, 7])  # rows that are at different places
     for index in range(3):
         row = text.row(index)
         cuts = case.cuts(int(at[index]), index)
-        states.append(case.feed(row, case.state([index], capacity=16), cuts)[1])
+        states.append(case.feed(row, case.state(Way(16, inplace=True), [index]), cuts)[1])
     try:
         state = State.stack(states)
     except ValueError as refusal:
@@ -100,12 +99,12 @@ def rows(case: Case) -> None:
 def capacity(case: Case) -> None:
     """A state with a capacity takes that many tokens, stays as large as it was, and refuses one more."""
     text = case.text(24)
-    for options in ({"inplace": False}, {"inplace": True}):
-        _, state = case.feed(text, case.state(capacity=23, **options), (case.first,))
+    for way in ways(23)[1:]:
+        _, state = case.feed(text, case.state(way), (case.first,))
         size = state.nbytes
         _, state = case.feed(text.between(case.first, 23), state, (23 - case.first,))
-        hold(state.nbytes == size, f"{options}: the state grew from {size} to {state.nbytes} bytes")
-        refuses(lambda state=state: case.feed(text.between(23, 24), state, (1,)), f"{options}: token 24 of 23")
+        hold(state.nbytes == size, f"{way}: the state grew from {size} to {state.nbytes} bytes")
+        refuses(lambda state=state: case.feed(text.between(23, 24), state, (1,)), f"{way}: token 24 of 23")
 
 
 @torch.no_grad()

@@ -15,12 +15,13 @@ from anyformer.patterns.base import Pattern
 
 @dataclass(frozen=True)
 class Verdict:
-    """text: why the case is exempt, or the first difference."""
+    """text: why the case is exempt, or the first difference. error: what was raised, for who wants the traceback."""
 
     case: str
     law: str
     outcome: Literal["ok", "exempt", "FAILED"]
     text: str = ""
+    error: Exception | None = None
 
 
 def laws_of(case: Case) -> list[str]:
@@ -39,14 +40,18 @@ def judge(case: Case, law: str) -> Verdict:
     try:
         _law(law)(case)
     except Broken as broken:
-        return Verdict(case.name, law, "FAILED", str(broken))
+        return Verdict(case.name, law, "FAILED", str(broken), broken)
     except ValueError as refusal:
         if reasons:
             return Verdict(case.name, law, "exempt", reasons[0])
         advice = f"if it must, declare EXEMPT = {{{law!r}: why}}"
-        return Verdict(case.name, law, "FAILED", f"refused: {refusal}; {advice}")
+        return Verdict(case.name, law, "FAILED", f"refused: {refusal}; {advice}", refusal)
+    except Exception as error:  # anyone's part may raise anything; the other laws still count
+        return Verdict(case.name, law, "FAILED", f"raised {type(error).__name__}: {error}", error)
     if reasons:
-        return Verdict(case.name, law, "FAILED", f"declared exempt ({reasons[0]}), but nothing is refused: the law holds")
+        return Verdict(
+            case.name, law, "FAILED", f"declared exempt ({reasons[0]}), but the law holds: nothing is refused"
+        )
     return Verdict(case.name, law, "ok")
 
 

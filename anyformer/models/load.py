@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,17 @@ def load(
             tree = override(tree, address, value, AnyModel)
         model = from_dict(AnyModel, tree).build(device=device)
         fill(model, run.weights(best), str(run.path))
-        if run.tokenizer is not None:
-            model.tokenizer = TextTokenizer.read(run.tokenizer, str(run.path / "tokenizer.json"))
+        model.tokenizer = tokenizer_of(run)
+        for note in run.notes:  # weights that are no numbers
+            warnings.warn(note, stacklevel=2)
     return model.eval()
+
+
+def tokenizer_of(run: RunFolder) -> TextTokenizer | None:
+    """The tokenizer that a run was trained with; None where it reads no text."""
+    if run.tokenizer is None:
+        return None
+    return TextTokenizer.read(run.tokenizer, str(run.path / "tokenizer.json"))
 
 
 def fill(model: Model, tensors: Mapping[str, torch.Tensor], source: str) -> None:

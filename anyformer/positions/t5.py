@@ -41,7 +41,7 @@ class T5Position(OnScores):
     def __init__(self, spec: T5, at: Site) -> None:
         super().__init__(at)
         if at.heads is None:
-            raise ValueError(f"{at.path}: T5's bias has a number per head and stands in the mixers; there are no heads here")
+            raise ValueError(f"{at.path}: T5's bias has a number per head and stands in the mixers, which have them")
         sides = 2 if spec.both_ways else 1
         if spec.buckets % (2 * sides) or spec.furthest <= spec.buckets // (2 * sides):
             raise ValueError(

@@ -1,7 +1,7 @@
 """The training loop: batches in, weights out, and nothing lost on the way.
 
 What a step does depends on (recipe, step, state) alone: a run that is stopped, killed and resumed ends with the weights
-of one that was never stopped, bit for bit, for budgets in steps and tokens.
+of one that was never stopped, bit for bit, for budgets in steps and tokens, on one machine with one number of threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anyformer.core.errors import InputError, NumericalStop, ResourceError
+from anyformer.core.errors import ConfigError, InputError, NumericalStop, ResourceError
 from anyformer.core.model import Model
 from anyformer.data.batches import Batches
 from anyformer.data.corpus import Corpus
@@ -43,50 +43,62 @@ class Report:
 
 
 class Trainer:
-    """One run's model, optimiser and clock."""
+    """One run's model, optimiser and clock.
 
-    def __init__(
-        self, recipe: Recipe, model: Model, corpus: Corpus, run: RunFolder, report: Callable[[Report], None]
-    ) -> None:
-        self.recipe, self.model, self.corpus, self.run, self.report = recipe, model, corpus, run, report
+    Made before the run folder is: what cannot be trained is refused here, and leaves nothing behind.
+    """
+
+    def __init__(self, recipe: Recipe, model: Model, corpus: Corpus, report: Callable[[Report], None]) -> None:
+        self.recipe, self.model, self.corpus, self.report = recipe, model, corpus, report
         train = recipe.training
+        if model.longest is not None and train.length > model.longest:
+            raise ConfigError(
+                f"training.length ({train.length}) is more than the model's positions can tell apart ({model.longest})"
+            )
+        if len(corpus.held_out) == 1:
+            raise InputError(
+                "the held-out text is 1 token, from which nothing can be measured; give more text, raise "
+                "data.held_out, or set it to 0 to measure nothing"
+            )
         self.device = next(model.parameters()).device
         self.batches = Batches(corpus.train, train.batch * train.accumulate, train.length, recipe.seed)
         self.optimizer = make_optimizer(recipe.optimizer, model)
         self.losses: Callable[..., tuple[Tensor, Tensor]] = self._compiled()
         self.spent = Spent()
-        self.latest: tuple[int, Result] | None = None  # the step of the last evaluation, and what came of it
+        self.latest: Result | None = None  # the last evaluation
         self.best: float = inf
-        self.saved: str | None = None
-        self.saved_at = -1
+        self.saved: int | None = None  # the step of the newest snapshot
         torch.manual_seed(recipe.seed)  # dropout
 
     @property
     def tokens_per_step(self) -> int:
         return self.batches.batch * self.batches.length
 
-    def train(self, asked_to_stop: Callable[[], bool]) -> None:
-        """Until the budget is used, then measured once more, or until somebody asks; all is on the disk at the end."""
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is used."""
+        return progress(self.recipe.budget, self.spent) >= 1
+
+    def train(self, run: RunFolder, asked_to_stop: Callable[[], bool]) -> None:
+        """Until the budget is used or somebody asks; the last step is measured if it ends the budget, and saved."""
         self.model.train()
         since, began, tokens = self.spent.seconds, time.monotonic(), self.spent.tokens
-        while progress(self.recipe.budget, self.spent) < 1 and not asked_to_stop():
+        while not self.finished and not asked_to_stop():
             values = self.step()
             self.spent.seconds = since + time.monotonic() - began
             done = self.spent.steps
             values |= {"time": self.spent.seconds, "tokens": self.spent.tokens}
             values["tokens_per_s"] = (self.spent.tokens - tokens) / max(time.monotonic() - began, 1e-9)
             if done % LOG_EVERY == 0 or done == 1:
-                self.run.append_metrics({"step": done, **values})
+                run.append_metrics({"step": done, **values})
             self.report(Report(done, progress(self.recipe.budget, self.spent), values))
-            if done % self.recipe.evaluate.every == 0:
-                self.evaluate()
-            if done % self.recipe.snapshots.every == 0:
-                self.save()
-        steps = self.spent.steps
-        if not asked_to_stop() and (self.latest is None or self.latest[0] != steps):
-            self.evaluate()
-        if self.saved is None or self.saved_at != steps:
-            self.save()
+            # measured before it is saved, so that a snapshot at the end of the budget has nothing left to do
+            if len(self.corpus.held_out) and (self.finished or done % self.recipe.evaluate.every == 0):
+                self.evaluate(run)
+            if self.finished or done % self.recipe.snapshots.every == 0:
+                self.save(run)
+        if self.saved != self.spent.steps:
+            self.save(run)
 
     def step(self) -> dict[str, float]:
         """One change of the weights."""
@@ -114,7 +126,7 @@ class Trainer:
         norm = clip(self.model, recipe.training.clip)
         loss = float(nats)
         if not (isfinite(loss) and isfinite(norm)):
-            self._diverged(loss, norm)
+            raise self._diverged(loss, norm)
         self.optimizer.step()
         self.spent.steps += 1
         self.spent.tokens += self.tokens_per_step
@@ -128,25 +140,28 @@ class Trainer:
         return ids, torch.from_numpy(self.batches.documents(step)).to(self.device)
 
     def predicted(self, ids: Tensor, documents: Tensor | None) -> int | Tensor:
-        """How many tokens of the batch are predicted: parts of it weigh by their share of them."""
+        """How many tokens of the step are predicted, its `accumulate` parts together: the loss is their mean."""
         if documents is None:
             return ids.shape[0] * (ids.shape[1] - 1)
         return (documents[:, 1:] == documents[:, :-1]).sum().clamp(min=1)
 
-    def evaluate(self) -> None:
+    def evaluate(self, run: RunFolder) -> None:
         """On held-out text; the best weights so far are kept."""
         settings = self.recipe.evaluate
         result = measure(
             self.model, self.corpus.held_out, self.batches.length, self.recipe.training.batch, settings.batches
         )
-        self.run.append_metrics({"step": self.spent.steps, "time": self.spent.seconds, "evaluate": result.metrics})
-        if result.metrics["loss"] < self.best:
-            self.best = result.metrics["loss"]
-            self.run.write_weights(self.model.state_dict(), best=True)
-        self.latest = self.spent.steps, result
+        loss = result.metrics["loss"]
+        if not isfinite(loss):
+            raise self._stop(self.spent.steps, f"the loss on held-out text is {loss}")
+        run.append_metrics({"step": self.spent.steps, "time": self.spent.seconds, "evaluate": result.metrics})
+        if loss < self.best:
+            self.best = loss
+            run.write_weights(self.model.state_dict(), best=True)
+        self.latest = result
         self.report(Report(self.spent.steps, progress(self.recipe.budget, self.spent), evaluation=result))
 
-    def save(self) -> None:
+    def save(self, run: RunFolder) -> None:
         """A snapshot, then the weights; announced when they are safe. A full disk stops the run, and loses nothing."""
         state, facts = pack_state(self.optimizer.state_dict())
         rng = {"cpu": torch.get_rng_state()}
@@ -161,24 +176,18 @@ class Trainer:
             "spent": asdict(self.spent),
             "best": self.best if isfinite(self.best) else None,
             "optimizer": facts,
-            "data": self.corpus.fingerprint,
         }
         try:
-            path = self.run.save_snapshot(Snapshot(self.spent.steps, tensors, known), self.recipe.snapshots.keep)
-            self.run.write_weights(self.model.state_dict())
+            path = run.save_snapshot(Snapshot(self.spent.steps, tensors, known), self.recipe.snapshots.keep)
+            self.saved = self.spent.steps
+            run.write_weights(self.model.state_dict())
         except OSError as error:
-            kept = f"; the last snapshot is {self.saved}" if self.saved else ""
-            raise ResourceError(f"step {self.spent.steps} could not be saved: {error}{kept}") from error
-        self.saved, self.saved_at = str(path), self.spent.steps
-        self.report(Report(self.spent.steps, progress(self.recipe.budget, self.spent), saved=self.saved))
+            raise ResourceError(f"step {self.spent.steps} could not be saved: {error}; {self._newest()}") from error
+        self.report(Report(self.spent.steps, progress(self.recipe.budget, self.spent), saved=str(path)))
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot exactly."""
         facts: dict[str, Any] = dict(snapshot.facts)
-        if facts["data"] != self.corpus.fingerprint:
-            raise InputError(
-                "the text or its tokenizer is not what this run was trained on; bring it back, or start a new run"
-            )
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "rng": {}}
         for name, tensor in snapshot.tensors.items():
             group, _, rest = name.partition(".")
@@ -188,9 +197,8 @@ class Trainer:
         torch.set_rng_state(groups["rng"]["cpu"])
         if self.device.type == "cuda" and "cuda" in groups["rng"]:
             torch.cuda.set_rng_state(groups["rng"]["cuda"], self.device)
-        self.spent = Spent(**facts["spent"])
+        self.spent, self.saved = Spent(**facts["spent"]), snapshot.step
         self.best = inf if facts["best"] is None else facts["best"]
-        self.run.rewind_metrics(self.spent.steps)
 
     def _compiled(self) -> Callable[..., tuple[Tensor, Tensor]]:
         """The objective, compiled where that pays: by measurement not on a CPU, where minutes of compiling buy 1 %."""
@@ -201,15 +209,19 @@ class Trainer:
             return objective.losses
         return torch.compile(objective.losses)
 
-    def _diverged(self, loss: float, norm: float) -> None:
-        documents = self.batches.documents(self.spent.steps)
-        names = ", ".join(str(number) for number in sorted(set(documents.flatten().tolist()))[:8])
+    def _diverged(self, loss: float, norm: float) -> NumericalStop:
+        """What a step that has no number for its loss or its gradient is to be stopped with."""
         what = f"the loss is {loss}" if not isfinite(loss) else f"the gradient's norm is {norm}"
-        where = next(
-            (n for n, p in self.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()), ""
-        )
-        last = f"the last good snapshot is {self.saved}" if self.saved else "there is no snapshot yet"
-        raise NumericalStop(
-            f"step {self.spent.steps + 1}: {what}{where}; its batch is of the documents {names}; "
-            f"{last}; try a lower optimizer.lr or training.clip"
-        )
+        bad = [n for n, p in self.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+        if bad:
+            what += f"; the gradient is not finite from {bad[0]} on"
+        found = sorted(set(self.batches.documents(self.spent.steps).flatten().tolist()))
+        more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+        documents = ", ".join(map(str, found[:8]))
+        return self._stop(self.spent.steps + 1, f"{what}; its batch is of the documents {documents}{more}")
+
+    def _stop(self, step: int, what: str) -> NumericalStop:
+        return NumericalStop(f"step {step}: {what}; {self._newest()}; try a lower optimizer.lr or training.clip")
+
+    def _newest(self) -> str:
+        return "there is no snapshot yet" if self.saved is None else f"the last snapshot is of step {self.saved}"

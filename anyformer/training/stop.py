@@ -1,4 +1,4 @@
-"""How a run is asked to stop: the first interrupt lets it save, the second stops it now."""
+"""How a run is asked to stop: the first interrupt, termination or hang-up lets it save, the second stops it now."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 import threading
 from types import FrameType
 
-ASKS = (signal.SIGINT, signal.SIGTERM)
+ASKS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequest:
@@ -27,6 +27,6 @@ class StopRequest:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
-            self.__exit__()  # somebody insists: the next one is not caught, and this one stops at once
-            raise KeyboardInterrupt
+            self.__exit__()
+            signal.raise_signal(number)  # somebody insists: it does what it did before we listened
         self.signal = number

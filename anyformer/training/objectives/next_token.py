@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anyformer.core.model import IGNORED
 from anyformer.core.spec import ObjectiveSpec, spec
 
 if TYPE_CHECKING:
@@ -24,6 +23,8 @@ class NextToken(ObjectiveSpec):
         self, model: Model, ids: Tensor, documents: Tensor | None = None, checkpoint: bool = False
     ) -> tuple[Tensor, Tensor]:
         """ids, documents: (B, T + 1). Nats (B, T), 0 where nothing is predicted, and where something is, (B, T)."""
+        from anyformer.core.model import IGNORED
+
         targets, labels = ids[:, 1:], None
         if documents is not None:
             labels = {"document": documents[:, :-1]}

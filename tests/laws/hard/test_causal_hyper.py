@@ -218,6 +218,13 @@ def test_later_queries_change_nothing_and_nodes_are_sorted_once() -> None:
     assert calls == [(0, 4), (0, 8), (8, 4), (0, 16), (16, 4)]
 
 
+def test_neighbours_in_order_lie_on_different_sides_of_one_plane() -> None:
+    mixer, sides = hyper(bits=5), torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 5)
+    mixer.planes = torch.eye(6, 5, dtype=torch.float64).expand(4, -1, -1)
+    order = mixer.hashes(F.pad(sides, (0, 1)).expand(4, -1, -1).transpose(0, 1)[None])[0, :, 0].argsort()
+    assert ((sides[order].diff(dim=0) != 0).sum(1) == 1).all()
+
+
 def test_is_lawful() -> None:
     mixer = Hyper(heads=2, leaf=2, block=1, samples=1)
     assert_lawful(redraw(build(Stack(blocks=(Block(mixer=mixer),)))), tokens(2, 14))

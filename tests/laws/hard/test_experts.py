@@ -1,6 +1,7 @@
 """Experts without dropping (Shazeer et al. 2017; the balance loss of Fedus et al. 2022): each token goes to its best k.
 
-p = softmax(W_r x);  y = sum_{e in top k} p_e / (sum of the k) f_e(x);  balance = E sum_e (share of choices)_e (mean p)_e
+p = softmax(W_r x);  y = sum_{e in top k} p_e / (sum of the k) f_e(x)
+balance = E sum_e (share of choices)_e (mean p)_e, over real tokens
 """
 
 import torch

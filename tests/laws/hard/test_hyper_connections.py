@@ -1,9 +1,11 @@
-"""Hyper-connections, the static form (Zhu et al. 2024): n streams side by side, mixed by learned weights at every layer.
+"""Hyper-connections, the static form (Zhu et al. 2024): n streams side by side, mixed by learned weights at each layer.
 
 x = sum_i a_i h_i;  y = f(norm(x));  h'_j = b_j y + sum_i R_ij h_i.  At first a = e_(layer mod n), b = 1, R = 1: the
 streams are equal, each the plain pre-norm stream. The paper sums them at the end; the mean differs by n, which the last
 norm undoes.
 """
+
+from itertools import product
 
 import torch
 from harness import assert_lawful, build, redraw, tokens
@@ -75,16 +77,14 @@ def test_lawful() -> None:
 def test_starts_as_the_plain_pre_norm_model() -> None:
     blocks = tuple(Block(mixer=mixer, ff=ff) for mixer, ff in (PARTS[:2], PARTS[2:]))
     plain, hyper = redraw(build(Stack(blocks=blocks))), model()
-    names = {
-        f"body.blocks.{i}.{part}": f"body.blocks.{2 * i + j}" for i in (0, 1) for j, part in enumerate(("mixer", "ff"))
-    }
-    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        names[f"body.blocks.{i}.residual.norm.{('mixer', 'ff')[j]}"] = f"body.flow.layers.{2 * i + j}.norm"
-    weights = {}
-    for name, weight in plain.state_dict().items():
-        old = next((old for old in names if name.startswith(old)), "")
-        weights[names.get(old, "") + name[len(old) :]] = weight
-    left = hyper.load_state_dict(weights, strict=False)
+    names = {"residual.norm.mixer": (0, "flow.layers.{}.norm"), "residual.norm.ff": (1, "flow.layers.{}.norm")}
+    names |= {"mixer": (0, "blocks.{}"), "ff": (1, "blocks.{}")}
+    weights, moved = plain.state_dict(), {}
+    for index, (old, (part, new)) in product((0, 1), names.items()):
+        for name in [name for name in weights if name.startswith(f"body.blocks.{index}.{old}.")]:
+            rest = name.removeprefix(f"body.blocks.{index}.{old}")
+            moved[f"body.{new.format(2 * index + part)}{rest}"] = weights.pop(name)
+    left = hyper.load_state_dict(weights | moved, strict=False)
     assert not left.unexpected_keys
     assert {name.split(".")[-1] for name in left.missing_keys} == {"a", "b", "R"}
     assert_close(hyper(tokens()), plain(tokens()), rtol=0, atol=1e-11)

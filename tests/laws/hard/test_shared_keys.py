@@ -126,6 +126,6 @@ def test_is_the_plain_loop() -> None:
 
 
 def test_the_state_holds_one_copy() -> None:
-    own, shared = model().init_state(2, capacity=64).past.body
+    shared = model().init_state(2, capacity=64).past.body[1]
     assert [block.mixer for block in shared.inner] == [(), (), ()]
     assert shared.store.values[0].shape == (2, 1 + 6 + 1, 24)
