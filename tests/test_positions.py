@@ -304,3 +304,11 @@ def test_sinusoids_need_an_even_width() -> None:
 def test_linear_attention_has_no_position() -> None:
     message = message_of(decoder(body(kind="linear", position="rotary")))
     assert "position" in message and "heads" in message  # what came, and what there is
+
+
+@pytest.mark.parametrize("scheme", ["rotary", "alibi", "t5"])
+def test_one_coordinate_is_refused_where_tokens_have_two(scheme: str) -> None:
+    block = {"kind": "block", "mixer": {"kind": "softmax", "heads": 2, "position": scheme}}
+    tree = {"kind": "decoder", "width": 8, "vocabulary": 5, "rank": 2, "body": {"kind": "stack", "blocks": [block]}}
+    with pytest.raises(ValueError, match="reads one coordinate; the model's tokens have 2"):
+        from_dict(AnyModel, tree).build()

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from anyformer.core.fills import normal
 from anyformer.core.layer import Layer
 from anyformer.core.linear import Linear, residual_std
-from anyformer.core.spec import Site
+from anyformer.core.spec import PositionSpec, Ref, Site
 from anyformer.positions.base import Nowhere, OnPairs, OnScores, Scheme
 
 
@@ -58,7 +58,9 @@ class Headed(Layer, ABC):
         return self.o(x.flatten(-2))
 
 
-def hold_position(mixer: Headed, at: Site, position, kinds: tuple[type, ...] = (Nowhere, OnPairs, OnScores)) -> None:
+def hold_position(
+    mixer: Headed, at: Site, position: PositionSpec | Ref, kinds: tuple[type, ...] = (Nowhere, OnPairs, OnScores)
+) -> None:
     """Build a mixer's position scheme, refusing one that cannot act there."""
     mixer.hold(at, "position", position, heads=mixer.heads, head_size=mixer.head_size)
     if not isinstance(mixer.position, kinds):

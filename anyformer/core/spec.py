@@ -346,7 +346,7 @@ class Site:
     """Where a part is built: its path, the sizes there, and the parts built before it.
 
     depth: (index, of how many) along the stack. joins: the parts of a block that a residual serves.
-    vocabulary: tokens there are, where tokens enter and leave.
+    vocabulary: tokens there are, where tokens enter and leave. rank: coordinates a token.
     heads, head_size: for parts that a mixer holds. labels, sources: the names that the model declares.
     parts: built so far, by path, shared by all Sites of one model.
     """
@@ -357,6 +357,7 @@ class Site:
     depth: tuple[int, int] = (0, 1)
     joins: tuple[str, ...] = ()
     vocabulary: int | None = None
+    rank: int = 1
     heads: int | None = None
     head_size: int | None = None
     labels: frozenset[str] = frozenset()

@@ -68,7 +68,7 @@ class RecurrentMemory(Layer):
         super().__init__(at)
         self.size, self.slots, self.gradient = spec.segment, spec.slots, spec.gradient
         self.param("memory", ("M", "C"), {"M": spec.slots, "C": at.width}, normal(INIT_STD))
-        self.hold(at, "inner", spec.inner, labels=(at.labels - {"start"}) | {LABEL})
+        self.hold(at, "inner", spec.inner, labels=(at.labels - {"start"}) | {LABEL}, rank=1)
 
     def init_state(self, room: Room) -> MemoryPast:
         if room.slack > self.size:

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from anyformer.core.context import Where
 from anyformer.core.spec import PositionSpec, Site, spec
-from anyformer.positions.base import OnScores
+from anyformer.positions.base import OnScores, on_a_line
 
 
 def slopes(heads: int) -> list[float]:
@@ -39,6 +39,7 @@ class ALiBiPosition(OnScores):
 
     def __init__(self, at: Site) -> None:
         super().__init__(at)
+        on_a_line(at)
         if at.heads is None:
             raise ValueError(f"{at.path}: ALiBi has a slope per head and stands in the mixers; there are no heads here")
         heads = at.heads

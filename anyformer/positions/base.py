@@ -8,6 +8,7 @@ from torch import Tensor
 
 from anyformer.core.context import Where
 from anyformer.core.layer import Part
+from anyformer.core.spec import Site
 
 
 class OnEmbeddings(Part, ABC):
@@ -48,3 +49,9 @@ class Nowhere(Part):
 
 
 Scheme = OnEmbeddings | OnPairs | OnScores | Nowhere
+
+
+def on_a_line(at: Site) -> None:
+    """Refuse tokens with several coordinates, for a scheme that reads one and would ignore the others."""
+    if at.rank != 1:
+        raise ValueError(f"{at.path}: this position scheme reads one coordinate; the model's tokens have {at.rank}")

@@ -9,7 +9,7 @@ from anyformer.core.context import Where
 from anyformer.core.fills import normal
 from anyformer.core.linear import INIT_STD
 from anyformer.core.spec import PositionSpec, Site, Size, Whole, spec
-from anyformer.positions.base import OnEmbeddings
+from anyformer.positions.base import OnEmbeddings, on_a_line
 
 
 @spec
@@ -33,6 +33,7 @@ class LearnedPosition(OnEmbeddings):
 
     def __init__(self, spec: Learned, at: Site) -> None:
         super().__init__(at)
+        on_a_line(at)
         self.first, self.longest = spec.first, spec.length
         self.param("weight", ("L", "C"), {"L": spec.first + spec.length, "C": at.width}, normal(INIT_STD))
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anyformer.core.context import Where
 from anyformer.core.spec import PositionSpec, Positive, Site, Size, spec
-from anyformer.positions.base import OnPairs
+from anyformer.positions.base import OnPairs, on_a_line
 
 
 @spec
@@ -36,6 +36,7 @@ class RotaryPosition(OnPairs):
 
     def __init__(self, spec: Rotary, at: Site) -> None:
         super().__init__(at)
+        on_a_line(at)
         size = at.head_size or at.width
         self.channels = spec.channels or size
         if self.channels % 2 or self.channels > size:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anyformer.core.context import Where
 from anyformer.core.spec import PositionSpec, Positive, Site, spec
-from anyformer.positions.base import OnEmbeddings
+from anyformer.positions.base import OnEmbeddings, on_a_line
 
 
 @spec
@@ -28,6 +28,7 @@ class SinusoidalPosition(OnEmbeddings):
 
     def __init__(self, spec: Sinusoidal, at: Site) -> None:
         super().__init__(at)
+        on_a_line(at)
         if at.width % 2:
             raise ValueError(f"{at.path}: sinusoids come in pairs; width ({at.width}) must be even")
         self.theta = spec.theta

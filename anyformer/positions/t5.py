@@ -15,7 +15,7 @@ from anyformer.core.context import Where
 from anyformer.core.fills import normal
 from anyformer.core.linear import INIT_STD
 from anyformer.core.spec import PositionSpec, Site, Size, spec
-from anyformer.positions.base import OnScores
+from anyformer.positions.base import OnScores, on_a_line
 
 
 @spec
@@ -40,6 +40,7 @@ class T5Position(OnScores):
 
     def __init__(self, spec: T5, at: Site) -> None:
         super().__init__(at)
+        on_a_line(at)
         if at.heads is None:
             raise ValueError(f"{at.path}: T5's bias has a number per head and stands in the mixers, which have them")
         sides = 2 if spec.both_ways else 1

@@ -39,7 +39,7 @@ class AxialPosition(OnPairs):
 
     def __init__(self, at: Site) -> None:
         super().__init__(at)
-        self.hold(at, "line", Rotary(), head_size=(at.head_size or at.width) // 2)
+        self.hold(at, "line", Rotary(), head_size=(at.head_size or at.width) // 2, rank=1)
 
     def forward(self, x: Tensor, where: Where) -> Tensor:
         lines = (replace(where, coords=where.coords[..., axis : axis + 1]) for axis in range(2))
