@@ -32,6 +32,8 @@ UPHILL: dict[tuple[str, str], str] = {}
 TENSOR_PACKAGES = {"kernels", "stores", "laws", "training", "generation", "models"}
 TENSOR_FILES: dict[str, str] = {
     "anyformer.core.build": "fills the tensors of a new model",
+    "anyformer.core.call": "checks tensors",
+    "anyformer.core.clock": "times are tensors",
     "anyformer.core.context": "Where and Source are tensors",
     "anyformer.core.fills": "fills draw tensors",
     "anyformer.core.state": "a past is tensors",

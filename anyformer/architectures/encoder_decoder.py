@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from anyformer.architectures.tokens import Entrance
+from anyformer.core.call import check_ids, real_tokens
+from anyformer.core.clock import check_longest
 from anyformer.core.context import Context, Source, Where
 from anyformer.core.layer import Layer
-from anyformer.core.model import Model, check_longest
+from anyformer.core.model import Model
 from anyformer.core.roles import AnyLayer, Embedding, Head, Position
 from anyformer.core.spec import ModelSpec, Ref, Site, Size, spec
 from anyformer.core.state import Past, Room
@@ -60,8 +62,8 @@ class EncoderDecoderModel(Model):
 
     def encode(self, ids: Tensor, lengths: Tensor | None = None, side: str = "right") -> Source:
         """The source (B, S) as vectors, once for all calls that read it."""
-        self.check_ids(ids, self.enter_source.embedding.weight.shape[0])
-        real = self.real_tokens(ids, lengths, side, None)
+        check_ids(ids, self.enter_source.embedding.weight.shape[0])
+        real = real_tokens(ids, lengths, side, None)
         where = Where.start(*ids.shape, device=ids.device)
         if real is not None:
             time = torch.where(real, real.long().cumsum(1) - 1, -1)

@@ -75,12 +75,12 @@ def _of_module(part: str) -> tuple[str, type[Any]]:
     module, _, name = part.partition(":")
     sys.path.insert(0, "")  # a module of the folder one is in, as `python -m` finds it
     try:
-        cls = getattr(import_module(module), name, None)
+        cls = vars(import_module(module)).get(name)
     except ModuleNotFoundError as error:
         raise ConfigError(f"{part}: {error}; a file can be given by its path") from None
     finally:
         sys.path.remove("")
-    if not _is_part(cls):
+    if not isinstance(cls, type) or not _is_part(cls):
         raise ConfigError(f"{part}: {name!r} is no spec class of a part, such as a LayerSpec")
     return part, cls
 

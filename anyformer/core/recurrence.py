@@ -69,7 +69,8 @@ class Recurrent(Layer, ABC):
         y, summary = self.run(both[:, :length], old, state.summary, ctx)
         rest, _ = self.run(both[:, length:], new, summary, ctx)
         y = _along(torch.cat([y, rest], 1), order.argsort(1))[:, slack:]
-        return y, Folded(summary, both[:, length:], new)
+        x, where = tree_map(torch.clone, (both[:, length:], new))  # a slice would keep the whole call alive
+        return y, Folded(summary, x, where)
 
 
 def _along(value: Tensor, order: Tensor) -> Tensor:

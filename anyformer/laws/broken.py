@@ -29,7 +29,7 @@ def agree(got: Tensor, want: Tensor, what: str, within: float = 1e-9) -> None:
     if bool(wrong.any()):
         place = tuple(int(i) for i in wrong.nonzero()[0])
         numbers = f"{got[place].item():.6g}, not {want[place].item():.6g}"
-        most = f"{int(wrong.sum())} of {wrong.numel()} differ, by up to {off[~off.isnan()].max().item():.2g}"
+        most = f"{int(wrong.sum())} of {wrong.numel()} differ, by up to {off[wrong].max().item():.2g}"
         raise Broken(f"{what}: at {list(place)} it is {numbers}; {most}")
 
 

@@ -94,7 +94,7 @@ def _weights(spec: ModelSpec, seed: int) -> dict[str, Tensor]:
 def shared(case: Case) -> None:
     """What a Ref names is one part: registered with its owner alone, the same object for all who use it."""
     model = case.spec.build()
-    owned = dict(model.named_modules())
+    owned = dict(model.named_modules(remove_duplicate=False))
     for path, ref in _refs(case.spec, ""):
         user = model
         for step in path.split("."):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from anyformer.core.clock import clock
 from anyformer.core.context import Where
-from anyformer.core.model import text_starts
 from anyformer.core.tree import tree_map
 from anyformer.laws.broken import agree, hold
 from anyformer.laws.case import Case
@@ -15,7 +15,7 @@ from anyformer.patterns.base import Ahead, Pattern
 
 def sees(case: Case) -> None:
     """A pair by itself meets exactly when it meets among all others, and the labels that are read are declared."""
-    pattern, where = _pattern(case), _where(case, 14)
+    pattern, where = _pattern(case), texts(case, 14)
     got = pattern.sees(where.queries, where.keys)
     hold(got.dtype == torch.bool and got.shape == (3, 14, 14), f"sees gave {got.dtype} {tuple(got.shape)}")
     want = torch.zeros_like(got)
@@ -28,7 +28,7 @@ def sees(case: Case) -> None:
 
 def reach(case: Case) -> None:
     """Every past key that is seen is within `reach`; `ahead` and `keeps` never promise too much."""
-    pattern, where = _pattern(case), _where(case, 60)
+    pattern, where = _pattern(case), texts(case, 60)
     seen = pattern.sees(where.queries, where.keys)
     now, then = where.time[:, :, None], where.time[:, None]
     first, last = pattern.reach("start" in where.labels)
@@ -55,10 +55,7 @@ def _pattern(case: Case) -> Pattern:
     return case.part
 
 
-def _where(case: Case, length: int) -> Where:
-    """Texts with the labels that the pattern reads, and no others."""
-    labels = dict(case.text(length).labels)
-    where = Where.start(3, length)
-    if "document" in labels:
-        labels["start"] = text_starts(where.time, labels["document"], None)[0]
-    return Where(where.time, where.coords, labels)
+def texts(case: Case, length: int) -> Where:
+    """Where the tokens of random texts are, with the labels that the model declares; packed where one is `document`."""
+    text = case.text(length)
+    return clock(text.ids, None, text.labels, None, None)[0]

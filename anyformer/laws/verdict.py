@@ -44,7 +44,7 @@ def judge(case: Case, law: str) -> Verdict:
     except ValueError as refusal:
         if reasons:
             return Verdict(case.name, law, "exempt", reasons[0])
-        advice = f"if it must, declare EXEMPT = {{{law!r}: why}}"
+        advice = f"if it must, declare EXEMPT = {{{_what(case, law)!r}: why}}"
         return Verdict(case.name, law, "FAILED", f"refused: {refusal}; {advice}", refusal)
     except Exception as error:  # anyone's part may raise anything; the other laws still count
         return Verdict(case.name, law, "FAILED", f"raised {type(error).__name__}: {error}", error)
@@ -53,6 +53,15 @@ def judge(case: Case, law: str) -> Verdict:
             case.name, law, "FAILED", f"declared exempt ({reasons[0]}), but the law holds: nothing is refused"
         )
     return Verdict(case.name, law, "ok")
+
+
+def _what(case: Case, law: str) -> str:
+    """What is refused: a state altogether, or this law alone."""
+    try:
+        case.state()
+    except ValueError:
+        return "state"
+    return law
 
 
 def _law(name: str) -> Callable[[Case], None]:

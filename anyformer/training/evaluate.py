@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import exp, isfinite, log
 from pathlib import Path
@@ -99,17 +99,19 @@ def evaluate(
     best: bool = False,
     device: str | torch.device = "cpu",
 ) -> Result:
-    """What a run is worth on its own held-out text, or on all of `data` (files or a folder), in its own windows.
+    """What a run is worth on its own held-out text, or on all of `data` (a file or a folder), in its own windows.
 
-    changes: to the declaration, as in `load`. batches: only the first so many, of 32 windows each. best: the weights
-    that did best, not the last.
+    data: is cut into documents as the run's text was. changes: to the declaration, as in `load`. batches: only the
+    first so many, of 32 windows each. best: the weights that did best, not the last.
     """
     model = load(run, changes, device=device, best=best)
     folder, tokenizer = RunFolder.open(run), model.tokenizer
     recipe = read(folder.recipe)
     if not isinstance(tokenizer, TextTokenizer):
         raise InputError(f"{run} has no tokenizer, so text cannot be read with it")
-    source = recipe.data if data is None else Text(path=data, held_out=1.0)
+    source = recipe.data
+    if data is not None:
+        source = replace(source if isinstance(source, Text) else Text(path=data), path=data, held_out=1.0)
     corpus = build(source, recipe.seed, tokenizer)
     if data is None:
         refuse_other_text(folder, corpus)

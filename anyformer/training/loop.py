@@ -108,7 +108,7 @@ class Trainer:
             group["lr"] = recipe.optimizer.lr * scale
         ids, documents = self.batch(number)
         self.optimizer.zero_grad(set_to_none=True)
-        nats = torch.zeros((), device=self.device)
+        shares: list[Tensor] = []  # of the loss
         count = self.predicted(ids, documents)
         rows = recipe.training.batch
         for part in range(recipe.training.accumulate):
@@ -122,9 +122,9 @@ class Trainer:
                 )
             loss = losses.sum() / count
             loss.backward()
-            nats += loss.detach()
+            shares.append(loss.detach())
         norm = clip(self.model, recipe.training.clip)
-        loss = float(nats)
+        loss = float(torch.stack(shares).sum())
         if not (isfinite(loss) and isfinite(norm)):
             raise self._diverged(loss, norm)
         self.optimizer.step()

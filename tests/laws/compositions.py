@@ -3,9 +3,8 @@
 from typing import Any
 
 from anyformer.core.roles import AnyModel
-from anyformer.core.spec import ModelSpec, from_dict
+from anyformer.core.spec import from_dict
 from anyformer.laws.case import Case
-from anyformer.laws.cases import declared
 from anyformer.laws.guess import VOCABULARY, WIDTH
 
 STREAMING = "causal & (sinks(2) | window(5))"
@@ -49,15 +48,11 @@ BODIES: dict[str, dict[str, Any]] = {
 
 
 def compositions() -> list[Case]:
-    return [Case(f"composition.{name}", model.body, model, "body") for name, model in _models()]  # pyright: ignore
+    """One case for each, the body being the part."""
+    return [_case(name, body) for name, body in BODIES.items()]
 
 
-def _models() -> list[tuple[str, ModelSpec]]:
-    plain = {"kind": "decoder", "width": WIDTH, "vocabulary": VOCABULARY}
-    return [
-        (name, declared(from_dict(AnyModel, {**plain, **_labels(name), "body": body}))) for name, body in BODIES.items()
-    ]
-
-
-def _labels(name: str) -> dict[str, Any]:
-    return {"labels": ["document"]} if name == "documents" else {}
+def _case(name: str, body: dict[str, Any]) -> Case:
+    model = {"kind": "decoder", "width": WIDTH, "vocabulary": VOCABULARY, "body": body}
+    spec = from_dict(AnyModel, {**model, "labels": ["document"] if name == "documents" else []})
+    return Case(f"composition.{name}", spec.body, spec, "body")
