@@ -8,7 +8,9 @@ HERE := $(CURDIR)/.venv
 VENV := $(if $(filter-out $(HERE),$(VIRTUAL_ENV)),$(VIRTUAL_ENV),$(HERE))
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.anyformer-made
-DEMO ?= runs/demo
+ifndef DEMO
+DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
+endif
 JOBS ?= 2
 
 help: ## this list

@@ -89,10 +89,12 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_greedy_is_the_argmax_of_a_full_pass_for_every_token(name: str) -> None:
     model = decoder(**MODELS[name])
-    for prompt in random_prompts(1, 9):
+    said: set[int] = set()
+    for prompt in random_prompts(1, 9, 4, 7):
         (row,) = columns(model, [prompt], 14, GREEDY)
         assert row == recomputed(model, prompt, 14)
-    assert len(set(row)) > 2
+        said.update(row)
+    assert len(said) > 4  # else the model would prove nothing
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -299,3 +299,9 @@ def test_a_model_knows_its_declaration() -> None:
     model = build()
     assert from_dict(AnyModel, model.spec.to_dict()) == model.spec
     assert model.spec == from_dict(AnyModel, declared())
+
+
+@pytest.mark.parametrize("shape", [(1, 0), (0, 3)])
+def test_a_call_has_a_row_and_a_token(shape: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="at least one row and one token"):
+        build()(torch.zeros(shape, dtype=torch.long))

@@ -64,7 +64,7 @@ def hold_position(
     """Build a mixer's position scheme, refusing one that cannot act there."""
     mixer.hold(at, "position", position, heads=mixer.heads, head_size=mixer.head_size)
     if not isinstance(mixer.position, kinds):
-        ways = " or ".join(kind.acts for kind in kinds)
+        ways = " or ".join(kind.acts for kind in kinds if kind is not Nowhere)
         raise ValueError(
             f"{at.path}.position: acts {mixer.position.acts}; this mixer takes positions that act {ways}"
             + ("; put it at the model's own position" if mixer.position.acts == "on embeddings" else "")

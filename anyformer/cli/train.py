@@ -47,9 +47,10 @@ def train(
             note=frame.say,
         )
     if frame.json:
-        frame.put_json({"run": str(done.path), "steps": done.steps, "stopped": done.stopped, "metrics": done.metrics})
+        figures_of = {"steps": done.steps, "tokens_per_s": done.tokens_per_s, "metrics": done.metrics}
+        frame.put_json({"run": str(done.path), **figures_of, "stopped": done.stopped})
     else:
-        frame.say(f"{done.steps} steps; {figures(done.metrics)}the run is in")
+        frame.say(f"{done.steps} steps at {done.tokens_per_s:,.0f} tokens/s; {figures(done.metrics)}the run is in")
         frame.put(str(done.path))
     if done.stopped is not None:
         frame.say(f"stopped on request; go on with: anyformer train --resume --out {quote(str(done.path))}")

@@ -62,7 +62,9 @@ def check_ids(ids: Tensor, vocabulary: int | None) -> None:
     """Refuse what the embedding cannot look up; ids on a device are not read, since that would wait for it."""
     if ids.dim() != 2 or ids.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"ids must be whole numbers (B, T), int64 or int32; came {ids.dtype} {tuple(ids.shape)}")
-    if vocabulary is None or ids.device.type != "cpu" or not ids.numel() or torch.compiler.is_compiling():
+    if not ids.numel():
+        raise ValueError(f"a call needs at least one row and one token; came ids {tuple(ids.shape)}")
+    if vocabulary is None or ids.device.type != "cpu" or torch.compiler.is_compiling():
         return
     least, most = ids.aminmax()
     if least < 0 or most >= vocabulary:

@@ -55,13 +55,13 @@ class Trainer:
             raise ConfigError(
                 f"training.length ({train.length}) is more than the model's positions can tell apart ({model.longest})"
             )
+        self.device = next(model.parameters()).device
+        self.batches = Batches(corpus.train, train.batch * train.accumulate, train.length, recipe.seed)
         if len(corpus.held_out) == 1:
             raise InputError(
                 "the held-out text is 1 token, from which nothing can be measured; give more text, raise "
                 "data.held_out, or set it to 0 to measure nothing"
             )
-        self.device = next(model.parameters()).device
-        self.batches = Batches(corpus.train, train.batch * train.accumulate, train.length, recipe.seed)
         self.optimizer = make_optimizer(recipe.optimizer, model)
         self.losses: Callable[..., tuple[Tensor, Tensor]] = self._compiled()
         self.spent = Spent()

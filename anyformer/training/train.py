@@ -32,12 +32,13 @@ MAY_CHANGE = ("budget", "evaluate", "snapshots")  # on resume: what does not cha
 class Trained:
     """path: the run folder. model: as it is now, with its tokenizer, ready to read and write.
 
-    stopped: the signal that ended it early, or None. metrics: of the last evaluation, {} where there was none.
+    tokens_per_s: of the whole run, pauses left out. stopped: the signal that ended it early, or None. metrics: of the last evaluation, {} where there was none.
     """
 
     path: Path
     model: Model
     steps: int
+    tokens_per_s: float
     stopped: int | None
     metrics: dict[str, float]
 
@@ -112,7 +113,7 @@ def _go_on(
         run.write_weights(trainer.model.state_dict())  # a kill between the two leaves older ones
         if trainer.finished:
             note(f"{run.path} is finished: its budget was used after {snapshot.step} steps")
-            return Trained(run.path, trainer.model.eval(), snapshot.step, None, {})
+            return _trained(trainer, run, None)
         note(f"going on from step {snapshot.step}")
         for what, before, now in _changed_machine(run, trainer.model):
             note(
@@ -126,8 +127,13 @@ def _run(trainer: Trainer, run: RunFolder, note: Callable[[str], None]) -> Train
     with StopRequest() as asked:
         trainer.train(run, lambda: asked.signal is not None)
     _tell(run, note)
-    metrics = trainer.latest.metrics if trainer.latest else {}
-    return Trained(run.path, trainer.model.eval(), trainer.spent.steps, asked.signal, metrics)
+    return _trained(trainer, run, asked.signal)
+
+
+def _trained(trainer: Trainer, run: RunFolder, stopped: int | None) -> Trained:
+    spent, metrics = trainer.spent, trainer.latest.metrics if trainer.latest else {}
+    rate = spent.tokens / max(spent.seconds, 1e-9)
+    return Trained(run.path, trainer.model.eval(), spent.steps, rate, stopped, metrics)
 
 
 def _tell(run: RunFolder, note: Callable[[str], None]) -> None:

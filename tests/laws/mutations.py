@@ -80,7 +80,7 @@ MUTATIONS = (
     ),
     Mutation("Ref registered twice", "core/layer.py", "self.__dict__[name] = built", "self.add_module(name, built)"),
     Mutation(
-        "one token more than the capacity", "core/model.py", "if need > mark.capacity:", "if need > mark.capacity + 1:"
+        "one token more than the capacity", "core/call.py", "if need > mark.capacity:", "if need > mark.capacity + 1:"
     ),
     Mutation(
         "numbers made on the default device", "positions/rotary.py", ", dtype=dtype, device=x.device)", ", dtype=dtype)"
