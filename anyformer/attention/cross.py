@@ -12,7 +12,7 @@ from anyformer.core.context import Context, Source, Where
 from anyformer.core.roles import Position
 from anyformer.core.spec import Fraction, LayerSpec, Positive, Site, Size, spec
 from anyformer.core.state import Past, Room
-from anyformer.kernels.attention import Region, attend, plain
+from anyformer.kernels.attention import Region
 from anyformer.patterns.base import AnyPattern
 from anyformer.patterns.full import Full
 from anyformer.positions.base import Nowhere, OnScores
@@ -62,9 +62,9 @@ class CrossAttention(Headed):
         none = room.like.coords.new_zeros(shape, dtype=room.dtype)
         like = Where(room.like.time, room.like.coords, {})
         store = Grow((none, none), like)
-        return self.read(room.sources[self.source], store) if self.source in room.sources else store
+        return self.append(room.sources[self.source], store) if self.source in room.sources else store
 
-    def read(self, source: Source, store: Grow) -> Grow:
+    def append(self, source: Source, store: Grow) -> Grow:
         """The store with the source's keys and values appended."""
         k, v = self.cut(self.k(source.vectors), self.groups), self.cut(self.v(source.vectors), self.groups)
         where = Where(source.where.time, source.where.coords, {})
@@ -82,12 +82,8 @@ class CrossAttention(Headed):
             k, v = self.cut(self.k(new.vectors), self.groups), self.cut(self.v(new.vectors), self.groups)
             seen = new.where
         else:
-            state = state if new is None else self.read(new, state)
+            state = state if new is None else self.append(new, state)
             (k, v), seen = state.values, state.where
         scores = self.position(ctx.where, seen) if isinstance(self.position, OnScores) else None
         region = Region(q, k, v, ctx.where, seen, self.pattern, self.scale, scores)
-        if ctx.tape is not None and ctx.tape.wants(f"{self.path}.weights"):
-            out, _ = plain(region, lambda weights: ctx.point(self.path, "weights", weights))
-        else:
-            out = attend([region], self.dropout if self.training else 0.0)
-        return self.join(ctx.point(self.path, "out", out)), state
+        return self.read(region, ctx, self.dropout), state

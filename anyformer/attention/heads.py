@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from anyformer.core.context import Context
 from anyformer.core.fills import normal
 from anyformer.core.layer import Layer
 from anyformer.core.linear import Linear, residual_std
 from anyformer.core.spec import PositionSpec, Ref, Site
+from anyformer.kernels.attention import Region, attend, plain
 from anyformer.positions.base import Nowhere, OnPairs, OnScores, Scheme
 
 
@@ -52,6 +54,14 @@ class Headed(Layer, ABC):
     def cut(self, x: Tensor, heads: int) -> Tensor:
         """(B, T, H D) -> (B, T, H, D)."""
         return x.unflatten(-1, (heads, self.head_size))
+
+    def read(self, region: Region, ctx: Context, dropout: float = 0.0) -> Tensor:
+        """(B, T, C): what the queries take from a region of keys; its weights are made only if the tape wants them."""
+        if ctx.tape is not None and ctx.tape.wants(f"{self.path}.weights"):
+            out, _ = plain(region, lambda weights: ctx.point(self.path, "weights", weights))
+        else:
+            out = attend([region], dropout if self.training else 0.0)
+        return self.join(ctx.point(self.path, "out", out))
 
     def join(self, x: Tensor) -> Tensor:
         """(B, T, H, D) -> (B, T, C)."""

@@ -15,7 +15,7 @@ from anyformer.core.context import Context, Where
 from anyformer.core.roles import Position
 from anyformer.core.spec import Fraction, LayerSpec, Positive, Site, Size, spec
 from anyformer.core.state import Past, Room
-from anyformer.kernels.attention import Region, attend, plain
+from anyformer.kernels.attention import Region
 from anyformer.patterns.base import Ahead, AnyPattern
 from anyformer.patterns.causal import Causal
 from anyformer.positions.base import OnPairs, OnScores
@@ -87,11 +87,7 @@ class SoftmaxAttention(Headed):
         scores = self.position(where, seen) if isinstance(self.position, OnScores) else None
         q = self.turned(q, where)
         region = Region(q, k, v, where, seen, self.pattern, self.scale, scores, ctx.straight and state is None)
-        if ctx.tape is not None and ctx.tape.wants(f"{self.path}.weights"):
-            out, _ = plain(region, lambda weights: ctx.point(self.path, "weights", weights))
-        else:
-            out = attend([region], self.dropout if self.training else 0.0)
-        return self.join(ctx.point(self.path, "out", out)), state
+        return self.read(region, ctx, self.dropout), state
 
     def turned(self, x: Tensor, where: Where) -> Tensor:
         """Queries or keys (B, T, H or G, D) as their position scheme turns them."""

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from anyformer.core.layer import Part
+from anyformer.core.spec import Builds, Ref, Site
 
 
 class Residual(Part, ABC):
@@ -23,6 +24,11 @@ class Residual(Part, ABC):
 
 class PerPart(Part):
     """The same kind of module once for each part of a block: `norm.mixer`, `norm.ff`."""
+
+    def __init__(self, at: Site, spec: Builds[nn.Module] | Ref) -> None:
+        super().__init__(at)
+        for part in at.joins:
+            self.hold(at, part, spec)
 
     def __getitem__(self, part: str) -> nn.Module:
         return self._modules[part]  # pyright: ignore[reportReturnType]

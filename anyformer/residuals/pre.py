@@ -28,9 +28,7 @@ class PreResidual(Residual):
     def __init__(self, spec: Pre, at: Site) -> None:
         super().__init__(at)
         self.dropout = spec.dropout
-        self.norm = PerPart(at.at("norm"))
-        for part in at.joins:
-            self.norm.hold(at.at("norm"), part, spec.norm)
+        self.norm = PerPart(at.at("norm"), spec.norm)
 
     def enter(self, part: str, x: Tensor) -> Tensor:
         return self.norm[part](x)

@@ -32,7 +32,8 @@ MAY_CHANGE = ("budget", "evaluate", "snapshots")  # on resume: what does not cha
 class Trained:
     """path: the run folder. model: as it is now, with its tokenizer, ready to read and write.
 
-    tokens_per_s: of the whole run, pauses left out. stopped: the signal that ended it early, or None. metrics: of the last evaluation, {} where there was none.
+    tokens_per_s: of the whole run, pauses left out. stopped: the signal that ended it early, or None. metrics: of the
+    last evaluation, {} where there was none.
     """
 
     path: Path
