@@ -3,8 +3,8 @@
     python tests/kill_resume.py [--kills 20] [--recipe shakespeare] [--set KEY=VALUE …] [--seed N]
 
 Both runs must end with the same bytes in weights.safetensors, the same metrics but for the clocks, and no snapshot that
-was announced may be lost. A kill is SIGKILL, at a random moment after the process has begun to work, such that all kills
-together are spread over one run; every second one may come when a save begins, so that saves are hit too.
+was announced may be lost. A kill is SIGKILL, at a random moment after the process has begun to work, such that all
+kills together are spread over one run; every second one may come when a save begins, so that saves are hit too.
 """
 
 import argparse

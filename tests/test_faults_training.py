@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,10 @@ def test_40_one_letter_over_and_over_is_trained_with_a_warning(text: Path, tmp_p
     text.write_text("a" * 1000)
     with pytest.warns(UserWarning, match="one token over and over"):
         train(recipe_of(text, steps=2), tmp_path / "run")
+    recipe = written(tmp_path / "recipe.yaml", recipe_of(text, steps=2))
+    done = subprocess.run([*command(recipe, tmp_path / "again"), "--quiet"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert re.fullmatch(r"warning: the training text is one token over and over: .*\n", done.stderr)
 
 
 def test_40_one_held_out_token_is_refused_before_the_first_step(text: Path, tmp_path: Path) -> None:
@@ -397,14 +402,18 @@ def test_39_weights_that_are_no_numbers_are_not_measured(
             p.fill_(math.nan)
     with RunFolder.resume(done.path) as run:
         run.write_weights(done.model.state_dict())
-    with pytest.warns(UserWarning, match="not finite"):
-        code, line = refused(capsys, "evaluate", done.path)
-    assert code == 5
-    assert "its weights are no use" in line
-    with pytest.warns(UserWarning, match="not finite"):
-        code, line = refused(capsys, "generate", done.path, "the")
-    assert code == 5
-    assert "a logit is nan" in line
+    for words, says in (
+        (["evaluate", done.path], "its weights are no use"),
+        (["generate", done.path, "the"], "a logit is nan"),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            code = main([*map(str, words)])
+        *warned, line = capsys.readouterr().err.splitlines()
+        assert code == 5
+        assert says in line
+        assert len(warned) == len(done.model.state_dict())
+        assert all(re.fullmatch("warning: .* has \\d+ values that are not finite", told) for told in warned)
 
 
 # 43: no space left

@@ -8,6 +8,7 @@ import errno
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -99,6 +100,14 @@ def termination() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def spoken_warnings() -> Iterator[None]:
+    """Whatever the library warns of is one line on standard error, without the place in its code."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"warning: {one_line(str(message))}", file=sys.stderr)
+        yield
 
 
 def tolerate_odd_text() -> None:

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     exits.tolerate_odd_text()
     try:
-        with exits.termination():
+        with exits.termination(), exits.spoken_warnings():
             code = dispatch(words)
             exits.flush_output()  # a full disk or a closed pipe shows here, while it can still be told
             return code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -80,6 +81,8 @@ def seed(case: Case) -> None:
     drawn = [name for name, weight in ours.items() if bool((weight != weight.flatten()[0]).any())]
     alike = [name for name in drawn if torch.equal(ours[name], new[name])]
     hold(bool(drawn) and not alike, f"another seed gave the same {alike}")
+    for one, another in combinations(drawn, 2):
+        hold(not torch.equal(ours[one], ours[another]), f"{one} and {another} are drawn alike")
     other = _other(case)
     swapped = {} if other is None else _weights(other, 3)
     for name in ours.keys() & swapped.keys():

@@ -92,7 +92,11 @@ MUTATIONS = (
         "x.dtype",
     ),
     Mutation(
-        "seed without the path", "core/build.py", 'f"{seed} {address}"', 'f"{seed} {len(list(module.parameters()))}"'
+        "seed without the path",
+        "core/build.py",
+        'f"{seed} {address}"',
+        'f"{seed} {len(list(module.parameters()))}"',
+        ("norms.rms",),
     ),
 )
 
@@ -114,17 +118,20 @@ for case in (case for case in [*all_cases(), *compositions()] if case.name in na
 """
 
 
+def changed(mutation: Mutation) -> str:
+    """The file's text with the mutation in it."""
+    text = (ROOT / "anyformer" / mutation.file).read_text()
+    count = text.count(mutation.old)
+    assert count == 1, f"{mutation.name}: {mutation.old!r} stands {count} times in {mutation.file}"
+    return text.replace(mutation.old, mutation.new)
+
+
 def caught(mutation: Mutation | None) -> list[list[str]]:
     """[law, case, first difference] of whatever broke; without a mutation nothing may."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "anyformer", Path(folder) / "anyformer", ignore=shutil.ignore_patterns("__pycache__"))
         if mutation is not None:
-            path = Path(folder) / "anyformer" / mutation.file
-            text = path.read_text()
-            assert text.count(mutation.old) == 1, (
-                f"{mutation.name}: {mutation.old!r} stands {text.count(mutation.old)} times"
-            )
-            path.write_text(text.replace(mutation.old, mutation.new))
+            (Path(folder) / "anyformer" / mutation.file).write_text(changed(mutation))
         cases = CASES if mutation is None else mutation.cases
         arguments = [str(Path(__file__).parent), folder, json.dumps(cases), json.dumps(COMPILED)]
         done = subprocess.run(

@@ -12,6 +12,7 @@ CASES = [case for case in [*all_cases(), *compositions()] if case.name in NAMES]
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, when it loads its compiler
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_inductor(case: Case) -> None:
     decode(case, "inductor")

@@ -70,5 +70,6 @@ def test_rows_keep_their_source_when_selected_and_forked() -> None:
             return model(ids[rows, 9:], state)[0]
 
         assert_close(rest(state.select(rows), rows), whole[rows, 9:], **CLOSE)
-        model((ids[:, 9:] + 1) % VOCABULARY, state)
-        assert_close(rest(fork, [0, 1, 2]), whole[:, 9:], **CLOSE)
+        begun, fork = model(ids[:, 9:13], fork)
+        model((ids[:, 9:] + 1) % VOCABULARY, state)  # in between
+        assert_close(torch.cat([begun, model(ids[:, 13:], fork)[0]], 1), whole[:, 9:], **CLOSE)
