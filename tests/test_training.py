@@ -185,6 +185,7 @@ def test_a_run_says_how_it_was_made(text: Path, tmp_path: Path) -> None:
     info = RunFolder.open(done.path).info
     assert info["parameters"] == sum(p.numel() for p in done.model.parameters())
     assert {"anyformer", "torch", "python", "machine", "device", "threads", "seed", "command", "data"} <= info.keys()
+    assert info["commit"] is None or len(str(info["commit"])) == 40
 
 
 def test_a_model_is_trained_on_with_its_own_tokenizer(text: Path, tmp_path: Path) -> None:

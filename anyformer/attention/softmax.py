@@ -55,13 +55,13 @@ class SoftmaxAttention(Headed):
                 f"{at.path}.pattern: {str(spec.pattern)!r} reads the labels {sorted(missing)}; the model declares "
                 f"{sorted(at.labels)}: add them to the model's labels"
             )
-        self.pattern, self.dropout = spec.pattern, spec.dropout
+        self.pattern, self.dropout, self.whole = spec.pattern, spec.dropout, at.whole
         self.reaches = spec.pattern.reach(False), spec.pattern.reach(True)
         self.scale = spec.scale or self.head_size**-0.5
         hold_position(self, at, spec.position)
 
     def init_state(self, room: Room) -> Past:
-        if self.pattern.ahead() == Ahead.ALL:
+        if self.pattern.ahead(self.whole) == Ahead.ALL:
             raise ValueError(
                 f"{self.path}: the pattern {str(self.pattern)!r} lets tokens see later ones, so the text cannot be cut "
                 "into calls; call the model without a state, or use a causal pattern"

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Threads that spin while they wait make a training step 8 times slower as soon as anything else wants the cores
-    # (3.5 s against 0.4 s, measured on two), and no faster when nothing does. Read when torch is loaded, which is later.
+    # (3.5 s against 0.4 s, measured on two), and no faster when nothing does. Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     exits.tolerate_odd_text()
     try:

@@ -348,6 +348,7 @@ class Site:
     depth: (index, of how many) along the stack. joins: the parts of a block that a residual serves.
     vocabulary: tokens there are, where tokens enter and leave. rank: coordinates a token.
     heads, head_size: for parts that a mixer holds. labels, sources: the names that the model declares.
+    whole: labels whose marked tokens always come in one call.
     parts: built so far, by path, shared by all Sites of one model.
     """
 
@@ -362,6 +363,7 @@ class Site:
     head_size: int | None = None
     labels: frozenset[str] = frozenset()
     sources: frozenset[str] = frozenset()
+    whole: frozenset[str] = frozenset()
     parts: dict[str, Any] = field(default_factory=dict)
 
     def at(self, name: str, **change: Any) -> Site:

@@ -22,7 +22,7 @@ from anyformer.core.state import Past, Room
 from anyformer.core.tree import choose, tree
 from anyformer.memory.segments import Piece, align
 
-LABEL = "memory"  # 1 on memory vectors, 0 on text
+LABEL, TEXT, READ, WRITE = "memory", 0, 1, 2  # the label of the vectors before and after the text
 
 
 @spec
@@ -68,7 +68,7 @@ class RecurrentMemory(Layer):
         super().__init__(at)
         self.size, self.slots, self.gradient = spec.segment, spec.slots, spec.gradient
         self.param("memory", ("M", "C"), {"M": spec.slots, "C": at.width}, normal(INIT_STD))
-        self.hold(at, "inner", spec.inner, labels=(at.labels - {"start"}) | {LABEL}, rank=1)
+        self.hold(at, "inner", spec.inner, labels=(at.labels - {"start"}) | {LABEL}, rank=1, whole=frozenset({LABEL}))
 
     def init_state(self, room: Room) -> MemoryPast:
         if room.slack > self.size:
@@ -141,9 +141,9 @@ class RecurrentMemory(Layer):
         xs, where = [piece.x], self.inside(piece)
         held = memory.to(piece.x.dtype)
         if reads:
-            xs, where = [held, *xs], self.vectors(piece, 0, begins).join(where)
+            xs, where = [held, *xs], self.vectors(piece, READ, begins).join(where)
         if writes:
-            xs, where = [*xs, held], where.join(self.vectors(piece, self.slots + self.size, ends))
+            xs, where = [*xs, held], where.join(self.vectors(piece, WRITE, ends))
         y, inner = self.inner(torch.cat(xs, 1), replace(ctx, where=where), inner)
         first = self.slots if reads else 0
         if writes:
@@ -155,13 +155,14 @@ class RecurrentMemory(Layer):
         where = piece.where
         time = torch.where(where.real, where.offset % self.size + self.slots, -1)
         labels = {name: label for name, label in where.labels.items() if name != "start"}
-        return Where(time, time[..., None], labels | {LABEL: torch.zeros_like(time)})
+        return Where(time, time[..., None], labels | {LABEL: torch.full_like(time, TEXT)})
 
-    def vectors(self, piece: Piece, at: int, due: Tensor) -> Where:
+    def vectors(self, piece: Piece, kind: int, due: Tensor) -> Where:
         """Where M memory vectors are in the rows in which they are due; they belong to the text's document."""
-        place = torch.arange(at, at + self.slots, device=due.device)
+        first = 0 if kind == READ else self.slots + self.size
+        place = torch.arange(first, first + self.slots, device=due.device)
         time = torch.where(due[:, None], place, -1)
         labels = {name: torch.zeros_like(time) for name in piece.where.labels if name != "start"}
         if "document" in labels:
             labels["document"] = piece.where.labels["document"].amax(1, keepdim=True).expand_as(time)
-        return Where(time, time[..., None], labels | {LABEL: torch.ones_like(time)})
+        return Where(time, time[..., None], labels | {LABEL: torch.full_like(time, kind)})

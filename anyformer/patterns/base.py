@@ -49,8 +49,11 @@ class Pattern(Spec):
         """The labels of tokens that `sees` reads."""
         return frozenset()
 
-    def ahead(self) -> Ahead:
-        """The latest token that may be seen, whatever the tokens are."""
+    def ahead(self, whole: frozenset[str] = frozenset()) -> Ahead:
+        """The latest token that may be seen, whatever the tokens are.
+
+        whole: labels whose marked tokens always come together, in one call, as a memory's vectors do.
+        """
         return Ahead.ALL
 
     def keeps(self, k: Where, now: Tensor) -> Tensor | bool:
@@ -103,8 +106,8 @@ class And(Pattern):
     def labels(self) -> frozenset[str]:
         return frozenset().union(*(part.labels() for part in self.parts))
 
-    def ahead(self) -> Ahead:
-        return min(part.ahead() for part in self.parts)
+    def ahead(self, whole: frozenset[str] = frozenset()) -> Ahead:
+        return min(part.ahead(whole) for part in self.parts)
 
     def keeps(self, k: Where, now: Tensor) -> Tensor | bool:
         return reduce(and_, (part.keeps(k, now) for part in self.parts))
@@ -131,8 +134,8 @@ class Or(Pattern):
     def labels(self) -> frozenset[str]:
         return frozenset().union(*(part.labels() for part in self.parts))
 
-    def ahead(self) -> Ahead:
-        return max(part.ahead() for part in self.parts)
+    def ahead(self, whole: frozenset[str] = frozenset()) -> Ahead:
+        return max(part.ahead(whole) for part in self.parts)
 
     def keeps(self, k: Where, now: Tensor) -> Tensor | bool:
         return reduce(or_, (part.keeps(k, now) for part in self.parts))

@@ -20,5 +20,5 @@ class Causal(Pattern):
     def sees(self, q: Where, k: Where) -> Tensor:
         return k.time <= q.time
 
-    def ahead(self) -> Ahead:
+    def ahead(self, whole: frozenset[str] = frozenset()) -> Ahead:
         return Ahead.NONE

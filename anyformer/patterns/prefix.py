@@ -23,5 +23,5 @@ class Prefix(Pattern):
     def labels(self) -> frozenset[str]:
         return frozenset({"prefix"})
 
-    def ahead(self) -> Ahead:
+    def ahead(self, whole: frozenset[str] = frozenset()) -> Ahead:
         return Ahead.PREFIX

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from anyformer.core.spec import positional_spec
-from anyformer.patterns.base import Pattern
+from anyformer.patterns.base import Ahead, Pattern
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +24,9 @@ class Same(Pattern):
     def sees(self, q: Where, k: Where) -> Tensor:
         mine, theirs = q.labels[self.label], k.labels[self.label]
         return (mine == theirs) & (theirs > 0)
+
+    def ahead(self, whole: frozenset[str] = frozenset()) -> Ahead:
+        return Ahead.PREFIX if self.label in whole else Ahead.ALL
 
     def labels(self) -> frozenset[str]:
         return frozenset({self.label})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -196,6 +197,7 @@ def _info(model: Model, recipe: Recipe, corpus: Corpus) -> dict[str, Any]:
     """What a reader of the run wants to know of how it was made."""
     return {
         "anyformer": __version__,
+        "commit": _commit(),
         "python": platform.python_version(),
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
         **_arithmetic(model),
@@ -213,3 +215,15 @@ def _arithmetic(model: Model) -> dict[str, Any]:
         "device": next(model.parameters()).device.type,
         "threads": torch.get_num_threads(),
     }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that this code runs from; None where it was installed, or there is no git."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():  # an environment may lie in somebody else's checkout
+        return None
+    try:
+        asked = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        return subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

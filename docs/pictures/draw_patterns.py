@@ -7,7 +7,14 @@ import torch
 from anyformer.core.context import Where
 from anyformer.patterns.base import parse
 
-TEXTS = ("full", "causal", "causal & window(4)", "causal & (sinks(2) | window(4))", "causal | prefix", "causal & documents")
+TEXTS = (
+    "full",
+    "causal",
+    "causal & window(4)",
+    "causal & (sinks(2) | window(4))",
+    "causal | prefix",
+    "causal & documents",
+)
 SIZE, CELL, GAP, TOP = 12, 9, 26, 20
 ACROSS = SIZE * CELL + GAP
 

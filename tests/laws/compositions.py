@@ -39,6 +39,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "rmt-streaming": rmt(stack(WINDOW)),
     "rmt-linear": rmt(stack(LINEAR)),
     "rmt-rmt": rmt(rmt(stack(block(softmax(position="rotary"))), segment=7, slots=1), segment=12),
+    "rmt-2022": rmt(stack(block(softmax(pattern="causal | same(memory)", position="rotary")))),
     "rmt-one": rmt(stack(block(softmax(position="rotary"))), segment=4, slots=1),
     "t5-shared": stack(
         block(softmax(position=BIASED)), block(softmax(position={"ref": "body.blocks.0.mixer.position"}))

@@ -44,7 +44,7 @@ class Recent(Pattern):
     def reach(self, restarts: bool = False) -> tuple[float, float]:
         return 0, 2 * self.size
 
-    def ahead(self) -> Ahead:
+    def ahead(self, whole: frozenset[str] = frozenset()) -> Ahead:
         return Ahead.NONE
 
 
