@@ -582,3 +582,9 @@ def test_a_run_is_what_its_recipe_says(text: Path, tmp_path: Path) -> None:
     other = read(recipe_of(text, seed=5))
     third = train(replace(other, seed=6), tmp_path / "c")
     assert third.metrics != done.metrics
+
+
+def test_a_model_that_sees_what_it_predicts_is_refused(text: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"next_token predicts each token from those before it.*'full'"):
+        train(recipe_of(text, mixer={"pattern": "full"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

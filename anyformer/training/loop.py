@@ -29,6 +29,7 @@ from anyformer.training.objectives.next_token import NextToken
 from anyformer.training.optimizer import clip, make_optimizer
 
 LOG_EVERY = 5  # steps
+Losses = Callable[..., tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -51,6 +52,8 @@ class Trainer:
     def __init__(self, recipe: Recipe, model: Model, corpus: Corpus, report: Callable[[Report], None]) -> None:
         self.recipe, self.model, self.corpus, self.report = recipe, model, corpus, report
         train = recipe.training
+        assert isinstance(recipe.objective, NextToken)  # the one row there is
+        recipe.objective.check(model)
         if model.longest is not None and train.length > model.longest:
             raise ConfigError(
                 f"training.length ({train.length}) is more than the model's positions can tell apart ({model.longest})"
@@ -63,7 +66,7 @@ class Trainer:
                 "data.held_out, or set it to 0 to measure nothing"
             )
         self.optimizer = make_optimizer(recipe.optimizer, model)
-        self.losses: Callable[..., tuple[Tensor, Tensor]] = self._compiled()
+        self.losses = self._compiled(recipe.objective.losses)
         self.spent = Spent()
         self.latest: Result | None = None  # the last evaluation
         self.best: float = inf
@@ -200,14 +203,12 @@ class Trainer:
         self.spent, self.saved = Spent(**facts["spent"]), snapshot.step
         self.best = inf if facts["best"] is None else facts["best"]
 
-    def _compiled(self) -> Callable[..., tuple[Tensor, Tensor]]:
-        """The objective, compiled where that pays: by measurement not on a CPU, where minutes of compiling buy 1 %."""
-        objective = self.recipe.objective
-        assert isinstance(objective, NextToken)
+    def _compiled(self, losses: Losses) -> Losses:
+        """Compiled where that pays: by measurement not on a CPU, where minutes of compiling buy 1 %."""
         choice = self.recipe.training.compile
         if choice == "never" or (choice == "auto" and self.device.type == "cpu"):
-            return objective.losses
-        return torch.compile(objective.losses)
+            return losses
+        return torch.compile(losses)
 
     def _diverged(self, loss: float, norm: float) -> NumericalStop:
         """What a step that has no number for its loss or its gradient is to be stopped with."""

@@ -31,7 +31,7 @@ def draw() -> str:
     """One square a pattern: queries from top to bottom, keys from left to right."""
     tokens, out = where(), []
     for number, text in enumerate(TEXTS):
-        left = number % 3 * (ACROSS + 70) + 35
+        left = number % 3 * (ACROSS + 96) + 35
         top = number // 3 * (ACROSS + 22) + TOP
         seen = parse(text).sees(tokens.queries, tokens.keys)[0]
         out.append(f'<text x="{left}" y="{top - 7}">{text.replace("&", "&amp;")}</text>')
@@ -40,7 +40,7 @@ def draw() -> str:
                 fill = "#2f6fdd" if seen[row, column] else "#e8ebf0"
                 x, y = left + column * CELL, top + row * CELL
                 out.append(f'<rect x="{x}" y="{y}" width="{CELL - 1}" height="{CELL - 1}" fill="{fill}"/>')
-    width, height = 3 * (ACROSS + 70), 2 * (ACROSS + 22) + 4
+    width, height = 3 * (ACROSS + 96), 2 * (ACROSS + 22) + 4
     style = 'font-family="ui-monospace, monospace" font-size="11" fill="#555"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" {style}>'
     return "\n".join([head, "<title>Which keys (columns) each query (row) sees</title>", *out, "</svg>"]) + "\n"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from anyformer.core.errors import ConfigError
 from anyformer.core.spec import ObjectiveSpec, spec
 
 if TYPE_CHECKING:
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 @spec
 class NextToken(ObjectiveSpec):
     """Every token from those before it (Phuong & Hutter 2022)."""
+
+    def check(self, model: Model) -> None:
+        """Refuse a model in which tokens see what they are to predict."""
+        try:
+            model.init_state(1)  # what lets tokens see later ones cannot be cut into calls, and says so
+        except ValueError as error:
+            raise ConfigError(f"next_token predicts each token from those before it; {error}") from None
 
     def losses(
         self, model: Model, ids: Tensor, documents: Tensor | None = None, checkpoint: bool = False
