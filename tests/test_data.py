@@ -493,12 +493,10 @@ def test_shakespeare(shared: Path) -> None:
     path = shared / "tinyshakespeare.txt"
     whole = path.read_text()
     assert len(whole) == 1_115_394
-    begun = time.process_time()
     for kind, vocabulary in (("characters", 65), ("bytes", 256)):
         corpus = build(text(path=str(path), tokenizer=kind), seed=0)
         assert corpus.tokenizer.vocabulary == vocabulary
         assert (len(corpus.train), len(corpus.held_out)) == (1_003_854, 111_540)
         ids = corpus.tokenizer.encode(whole)
         assert ids == [*corpus.train.tokens, *corpus.held_out.tokens]
-    assert time.process_time() - begun < 4  # about 0.3 on a laptop
     assert corpus.tokenizer.decode(ids) == whole

@@ -539,10 +539,8 @@ def test_1_to_14_bad_weights_are_refused_before_any_tensor_is_made(
     path = tmp_path / "w.safetensors"
     path.write_bytes(data)
     monkeypatch.setattr(torch, "empty", None)
-    start = time.process_time()  # of this process: others may be busy
     with pytest.raises(InputError, match=message) as caught:
         load_tensors(path)
-    assert time.process_time() - start < 1
     assert str(path) in str(caught.value) and len(str(caught.value)) < 400 + len(str(path))
     assert str(caught.value).isprintable()
 
