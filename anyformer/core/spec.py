@@ -2,7 +2,8 @@
 
 A spec holds other specs in fields whose type is a role: `Annotated[LayerSpec | Ref, Rows("anyformer.attention")]`.
 `Rows` reads `{kind: softmax, heads: 4}`, the bare name `softmax`, or an instance, and writes `kind` back: a plain dump
-of a field typed by its base would silently drop the subclass's keys. This file imports no torch.
+of a field typed by its base would silently drop the subclass's keys. This file imports no torch. It is long because
+the bases, the reader of roles and the place where a part is built name each other.
 """
 
 from __future__ import annotations
