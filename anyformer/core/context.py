@@ -96,9 +96,9 @@ class Context:
         """Plain rows without padding; `at`: the time of the first token."""
         return Context(Where.start(batch, length, at, device))
 
-    def moved(self, where: Where, call: int | None = None) -> Context:
-        """The same for tokens that are somewhere else, in the `call`-th pass through the layers below."""
-        return replace(self, where=where, straight=False, call=self.call if call is None else (*self.call, call))
+    def moved(self, where: Where) -> Context:
+        """The same for tokens that are somewhere else."""
+        return replace(self, where=where, straight=False)
 
     def passing(self, call: int) -> Context:
         """The same in the `call`-th pass through the layers below."""

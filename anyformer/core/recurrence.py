@@ -15,7 +15,7 @@ from anyformer.core.context import Context, Where
 from anyformer.core.layer import Layer
 from anyformer.core.spec import Site
 from anyformer.core.state import Past, Room
-from anyformer.core.tree import choose, tree, tree_map
+from anyformer.core.tree import choose, index_like, tree, tree_map
 
 
 @tree
@@ -75,4 +75,4 @@ class Recurrent(Layer, ABC):
 
 def _along(value: Tensor, order: Tensor) -> Tensor:
     """value (B, T, …) in the order (B, T)."""
-    return value.gather(1, order.view(*order.shape, *[1] * (value.dim() - 2)).expand_as(value))
+    return value.gather(1, index_like(order, value))

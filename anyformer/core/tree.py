@@ -32,3 +32,8 @@ def tensors(value: object) -> list[Tensor]:
 def choose(rows: Tensor, yes: T, no: T) -> T:
     """Row by row `yes` where `rows` (B,) holds, else `no`."""
     return tree_map(lambda a, b: torch.where(rows.view(-1, *[1] * (a.dim() - 1)), a, b), yes, no)
+
+
+def index_like(place: Tensor, value: Tensor) -> Tensor:
+    """place (B, T) as an index for gather or scatter of value (B, T, …) along its second axis."""
+    return place.view(*place.shape, *[1] * (value.dim() - 2)).expand_as(value)

@@ -119,7 +119,7 @@ class RecurrentMemory(Layer):
             if not torch.compiler.is_compiling() and not bool(piece.where.real.any()):
                 outs.append(piece.x)
                 continue
-            out, past = self.read(piece, replace(ctx, call=(*ctx.call, number), straight=False), past)
+            out, past = self.read(piece, ctx.passing(number), past)
             outs.append(out)
             ctx = replace(ctx, sources={})  # a source that grew is appended once
         return back(outs), None if state is None else past
@@ -144,7 +144,7 @@ class RecurrentMemory(Layer):
             xs, where = [held, *xs], self.vectors(piece, READ, begins).join(where)
         if writes:
             xs, where = [*xs, held], where.join(self.vectors(piece, WRITE, ends))
-        y, inner = self.inner(torch.cat(xs, 1), replace(ctx, where=where), inner)
+        y, inner = self.inner(torch.cat(xs, 1), ctx.moved(where), inner)
         first = self.slots if reads else 0
         if writes:
             coming = choose(ends, y[:, -self.slots :].to(coming.dtype), coming)

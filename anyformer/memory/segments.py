@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from anyformer.core.context import BEYOND, Where
-from anyformer.core.tree import tree_map
-from anyformer.stores.base import index_like
+from anyformer.core.tree import index_like, tree_map
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,3 @@ def slots_of(where: Where, held: Where, reach: Reach) -> tuple[Tensor, bool]:
     kept = (time >= 0) & ((time < first) | (time >= end - room))
     slot = torch.where(time < first, time, first + (time - first) % max(room, 1))
     return torch.where(kept, slot, slots), time.shape[1] <= room - last + 1
-
-
-def index_like(slot: Tensor, values: Tensor) -> Tensor:
-    """slot (B, T) as an index for scatter of values (B, T, …)."""
-    return slot.view(*slot.shape, *[1] * (values.dim() - 2)).expand_as(values)

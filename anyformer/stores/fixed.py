@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from anyformer.core.context import Where
-from anyformer.core.tree import tree, tree_map
-from anyformer.stores.base import Reach, Store, Values, forgotten, index_like, slots_of
+from anyformer.core.tree import index_like, tree, tree_map
+from anyformer.stores.base import Reach, Store, Values, forgotten, slots_of
 
 
 @tree

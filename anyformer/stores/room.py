@@ -19,16 +19,15 @@ def make_store(
     room: Room,
     shapes: Sequence[tuple[int, ...]],
     reach: Reach,
-    least: int = 0,
     dtypes: Sequence[torch.dtype] | None = None,
 ) -> Store:
-    """An empty store for values of `shapes` a token; `least`: slots it has at least. dtypes: None: the room's."""
+    """An empty store for values of `shapes` a token. dtypes: None: the room's."""
     kinds = list(zip(shapes, dtypes or [room.dtype] * len(shapes), strict=True))
     need = min(sum(reach) + room.slack, inf if room.capacity is None else room.capacity)
     if need == inf:
         none = tuple(_zeros(room, 0, *kind) for kind in kinds)
         return Grow(none, room.like)
-    size = max(int(need), least) + 1
+    size = int(need) + 1
     values = tuple(_zeros(room, size, *kind) for kind in kinds)
     return (Fixed if room.inplace else Slots)(values, Where.empty(room.like, size))
 
