@@ -7,19 +7,27 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from anyformer.core.spec import Ref as Ref
+    from anyformer.generation.beam import Beams as Beams
+    from anyformer.generation.conversation import Conversation as Conversation
     from anyformer.generation.generate import generate as generate
+    from anyformer.generation.sampling import Sampling as Sampling
     from anyformer.models.load import load as load
     from anyformer.recipes.read import read as read
     from anyformer.training.evaluate import evaluate as evaluate
+    from anyformer.training.predict import predict as predict
     from anyformer.training.train import train as train
 
 __version__ = "0.1.0"
 
 NAMES = {
+    "Beams": "anyformer.generation.beam",
+    "Conversation": "anyformer.generation.conversation",
     "Ref": "anyformer.core.spec",
+    "Sampling": "anyformer.generation.sampling",
     "evaluate": "anyformer.training.evaluate",
     "generate": "anyformer.generation.generate",
     "load": "anyformer.models.load",
+    "predict": "anyformer.training.predict",
     "read": "anyformer.recipes.read",
     "train": "anyformer.training.train",
 }

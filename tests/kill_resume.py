@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-CLOCKS = ("time", "tokens_per_s")
+CLOCKS = ("time", "tokens_per_s", "mfu")
 
 
 @dataclass(frozen=True)

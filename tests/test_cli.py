@@ -127,7 +127,7 @@ def test_a_message_cannot_break_the_line_or_the_terminal() -> None:
     [
         (["trian"], "did you mean 'train'?"),
         (["Generate"], "did you mean 'generate'?"),
-        (["xyzzy"], "the verbs are: train, generate"),
+        (["xyzzy"], "the verbs are: train, predict, generate"),
         (["--quiet", "train"], "options come after a verb"),
         (["list", "--jsno"], "--json"),
         (["list", "atention"], "nearest: 'attention'"),

@@ -18,6 +18,7 @@ from anyformer.core.errors import InputError, ResourceError
 from anyformer.core.roles import Data
 from anyformer.core.spec import DataSpec, from_dict
 from anyformer.data import cache
+from anyformer.data.base import TextData
 from anyformer.data.batches import Batches, windows
 from anyformer.data.corpus import Corpus, build
 from anyformer.data.python_docs import PythonDocs
@@ -54,6 +55,10 @@ def text(**fields: object) -> Text:
     return from_dict(Data, {"kind": "text", **fields})
 
 
+def documents_of(data: TextData) -> list[str]:
+    return [row["text"] for row in data.rows()]
+
+
 def token_file(folder: Path, documents: list[str], tokenizer: TextTokenizer = BYTES) -> TokenFile:
     write_tokens(folder, "some", documents, tokenizer)
     return TokenFile.open(folder, "some")
@@ -72,22 +77,22 @@ def test_files_and_folders_in_order(data: Path) -> None:
     (data / "a.log").write_text("one--two----three")
     (Path("here.txt")).write_text("here")
     spec = text(path=["a.log", "b", "here.txt"], separator="--")
-    assert list(spec.documents()) == ["one", "two", "three", "four", "five", "here"]
+    assert documents_of(spec) == ["one", "two", "three", "four", "five", "here"]
 
 
 def test_marks_line_ends_and_nuls(data: Path) -> None:
     (data / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\x00\n")
-    assert list(text(path="a.txt").documents()) == ["one\r\ntwo\x00\n"]
+    assert documents_of(text(path="a.txt")) == ["one\r\ntwo\x00\n"]
 
 
 def test_bytes_that_are_no_utf8(data: Path) -> None:
     (data / "a.txt").write_bytes(b"\xef\xbb\xbfab\xe4\xbdc")
     with pytest.raises(InputError, match=r"a\.txt: byte 5 \(0xe4\) is no UTF-8: .* data\.errors=replace"):
-        list(text(path="a.txt").documents())
-    assert list(text(path="a.txt", errors="replace").documents()) == ["ab\ufffdc"]
+        documents_of(text(path="a.txt"))
+    assert documents_of(text(path="a.txt", errors="replace")) == ["ab\ufffdc"]
     (data / "a.txt").write_bytes("ab".encode("utf-16"))
     with pytest.raises(InputError, match="looks like UTF-16"):
-        list(text(path="a.txt").documents())
+        documents_of(text(path="a.txt"))
 
 
 def test_absent_files_say_what_they_are(data: Path) -> None:

@@ -21,7 +21,7 @@ ROOT = Path(anyformer.__file__).parent
 ORDER = (
     *("core", "stores", "patterns", "kernels", "positions", "norms", "feedforward", "residuals", "flows", "memory"),
     *("attention", "blocks", "embeddings", "heads", "architectures", "laws", "data", "runs", "checkpoints", "models"),
-    *("recipes", "training", "generation", "benchmarks", "pictures", "comparing", "theory", "serving", "extensions"),
+    *("recipes", "generation", "training", "benchmarks", "pictures", "comparing", "theory", "serving", "extensions"),
     *("adapters", "quantize", "parallel", "cli"),
 )
 

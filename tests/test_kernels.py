@@ -1,7 +1,7 @@
 """Fast forms against plain ones, outputs and gradients; and what the tape reads and changes inside attention."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -39,7 +39,25 @@ def where(length: int, first: int, blanks: Sequence[tuple[int, int]] = ()) -> Wh
     return Where(time, time[..., None], {})
 
 
-def region(pattern: str, heads: int = 6, groups: int = 6, scored: bool = False, dtype=torch.float64) -> Region:
+@dataclass
+class Edges:
+    """A vector of its own for each head and key, beside its value. vectors: (H, S, D)."""
+
+    vectors: Tensor
+
+    def __call__(self, weights: Tensor) -> Tensor:
+        return torch.einsum("bhts,hsd->bthd", weights, self.vectors.to(weights.dtype))
+
+
+def region(
+    pattern: str,
+    heads: int = 6,
+    groups: int = 6,
+    scored: bool = False,
+    dtype=torch.float64,
+    softcap: float | None = None,
+    edges: bool = False,
+) -> Region:
     """T queries at the end of S keys; a padding key and a padding query in row 1, one head's bias a score."""
     g = generator(3)
     q, k, v = (
@@ -48,17 +66,20 @@ def region(pattern: str, heads: int = 6, groups: int = 6, scored: bool = False, 
     )
     scores = torch.randn(1, heads, T, S, generator=g, dtype=torch.float64).to(dtype) if scored else None
     q_where, k_where = where(T, S - T, [(1, 0)]), where(S, 0, [(1, 0), (1, S - T)])
-    return Region(q, k, v, q_where, k_where, parse(pattern), 0.7, scores)
+    adds = Edges(torch.randn(heads, S, D, generator=g, dtype=torch.float64).to(dtype)) if edges else None
+    return Region(q, k, v, q_where, k_where, parse(pattern), 0.7, scores, softcap=softcap, adds=adds)
 
 
 def parts(one: Region) -> list[Tensor]:
     """What gradients are wanted of."""
-    return [x for x in (one.q, one.k, one.v, one.scores) if x is not None]
+    edges = one.adds.vectors if isinstance(one.adds, Edges) else None
+    return [x for x in (one.q, one.k, one.v, one.scores, edges) if x is not None]
 
 
 def tracked(one: Region) -> Region:
-    fresh = [x.detach().clone().requires_grad_() for x in parts(one)]
-    return replace(one, q=fresh[0], k=fresh[1], v=fresh[2], scores=fresh[3] if len(fresh) > 3 else None)
+    q, k, v, *rest = (x.detach().clone().requires_grad_() for x in parts(one))
+    adds = Edges(rest.pop()) if isinstance(one.adds, Edges) else None
+    return replace(one, q=q, k=k, v=v, scores=rest[0] if rest else None, adds=adds)
 
 
 def seeing(one: Region) -> Tensor:
@@ -87,9 +108,12 @@ def by_hand(one: Region) -> Tensor:
                 keys = [s for s in range(S) if one.seen[b, t, s]]
                 g = h * groups // heads
                 bias = [0.0 if one.scores is None else one.scores[0, h, t, s] for s in keys]
-                s = [(one.q[b, t, h] @ one.k[b, j, g]) * one.scale + x for j, x in zip(keys, bias, strict=True)]
+                s = [(one.q[b, t, h] @ one.k[b, j, g]) * one.scale for j in keys]
+                s = [x if one.softcap is None else one.softcap * (x / one.softcap).tanh() for x in s]
+                values = one.v[b, keys, g] + (one.adds.vectors[h, keys] if isinstance(one.adds, Edges) else 0)
                 if keys:
-                    out[b, t, h] = (torch.stack(s).softmax(0)[:, None] * one.v[b, keys, g]).sum(0)
+                    weights = torch.stack([x + y for x, y in zip(s, bias, strict=True)]).softmax(0)
+                    out[b, t, h] = weights @ values
     return out
 
 
@@ -100,36 +124,44 @@ def split(one: Region, owner: Sequence[int]) -> list[Region]:
         keys = torch.tensor([key for key, own in enumerate(owner) if own == number])
         scores = None if one.scores is None else one.scores[..., keys]
         its = tree_map(lambda x, keys=keys: x[:, keys], one.k_where)
-        regions.append(replace(one, k=one.k[:, keys], v=one.v[:, keys], k_where=its, scores=scores))
+        adds = Edges(one.adds.vectors[:, keys]) if isinstance(one.adds, Edges) else None
+        regions.append(replace(one, k=one.k[:, keys], v=one.v[:, keys], k_where=its, scores=scores, adds=adds))
     return regions
 
 
 cases = pytest.mark.parametrize(
-    ("pattern", "groups", "scored"),
+    ("pattern", "groups", "scored", "softcap", "edges"),
     [
-        ("causal", 6, False),
-        ("causal & window(3)", 2, True),
-        ("causal & (sinks(2) | window(2))", 1, False),
-        ("full", 3, True),
+        ("causal", 6, False, None, False),
+        ("causal & window(3)", 2, True, None, False),
+        ("causal & (sinks(2) | window(2))", 1, False, None, False),
+        ("full", 3, True, None, False),
+        ("causal & window(4)", 2, True, 0.8, False),
+        ("causal", 3, False, None, True),
+        ("full", 2, True, 1.1, True),
     ],
 )
 
 
 @cases
-def test_plain_is_the_definition(pattern: str, groups: int, scored: bool) -> None:
-    one = region(pattern, groups=groups, scored=scored)
+def test_plain_is_the_definition(pattern: str, groups: int, scored: bool, softcap: float | None, edges: bool) -> None:
+    one = region(pattern, groups=groups, scored=scored, softcap=softcap, edges=edges)
     out, lse = plain(one)
     assert_close(out[seeing(one)], by_hand(one)[seeing(one)], **TIGHT)
     k = one.k.repeat_interleave(6 // groups, 2)
-    scores = torch.einsum("bthd,bshd->bhts", one.q, k) * one.scale + (0 if one.scores is None else one.scores)
+    scores = torch.einsum("bthd,bshd->bhts", one.q, k) * one.scale
+    scores = scores if softcap is None else softcap * (scores / softcap).tanh()
+    scores = scores + (0 if one.scores is None else one.scores)
     total = scores.exp().masked_fill(~one.seen[:, None], 0).sum(-1).log()
     assert_close(lse.transpose(1, 2)[seeing(one)], total.transpose(1, 2)[seeing(one)], **TIGHT)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @cases
-def test_fused_is_plain(pattern: str, groups: int, scored: bool, dtype: torch.dtype) -> None:
-    one = region(pattern, groups=groups, scored=scored, dtype=dtype)
+def test_fused_is_plain(
+    pattern: str, groups: int, scored: bool, softcap: float | None, edges: bool, dtype: torch.dtype
+) -> None:
+    one = region(pattern, groups=groups, scored=scored, dtype=dtype, softcap=softcap, edges=edges)
     out, grads = run(one, fused)
     expected, wanted = run(one, lambda r: plain(r)[0])
     assert_close(out, expected, **TOLERANCES[dtype])
@@ -148,9 +180,17 @@ def test_the_straight_form_is_plain(pattern: str) -> None:
         assert_close(ours, theirs, **TIGHT)
 
 
-@given(owner=st.lists(st.integers(0, 3), min_size=S, max_size=S), scored=st.booleans(), groups=st.sampled_from([6, 2]))
-def test_merged_regions_are_one(owner: list[int], scored: bool, groups: int) -> None:
-    one = region("causal & (sinks(2) | window(4))", groups=groups, scored=scored)
+@given(
+    owner=st.lists(st.integers(0, 3), min_size=S, max_size=S),
+    scored=st.booleans(),
+    groups=st.sampled_from([6, 2]),
+    softcap=st.sampled_from([None, 0.8]),
+    edges=st.booleans(),
+)
+def test_merged_regions_are_one(
+    owner: list[int], scored: bool, groups: int, softcap: float | None, edges: bool
+) -> None:
+    one = region("causal & (sinks(2) | window(4))", groups=groups, scored=scored, softcap=softcap, edges=edges)
     out, grads = run(one, lambda r: attend(split(r, owner)))
     expected, wanted = run(one, lambda r: plain(r)[0])
     assert_close(out, expected, **TIGHT)
@@ -158,8 +198,9 @@ def test_merged_regions_are_one(owner: list[int], scored: bool, groups: int) -> 
         assert_close(ours, theirs, **TIGHT)
 
 
-def test_merged_log_sum_exp_is_that_of_all_keys() -> None:
-    one = region("causal", scored=True)
+@pytest.mark.parametrize("softcap", [None, 0.8])
+def test_merged_log_sum_exp_is_that_of_all_keys(softcap: float | None) -> None:
+    one = region("causal", scored=True, softcap=softcap)
     _, lse = merge([plain(part) for part in split(one, [0, 1, 2] * 3 + [0, 1])])
     sees = seeing(one)[:, None].expand_as(lse)
     assert_close(lse[sees], plain(one)[1][sees], **TIGHT)
@@ -174,13 +215,45 @@ def test_merging_holds_where_scores_are_extreme() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("form", [fused, lambda r: plain(r)[0], lambda r: attend(split(r, [0, 1] * 5 + [1]))])
-def test_a_row_that_sees_nothing_is_finite(form: Callable[[Region], Tensor], dtype: torch.dtype) -> None:
-    one = tracked(region("causal", scored=True, dtype=dtype))
+@pytest.mark.parametrize("all_terms", [False, True])
+def test_a_row_that_sees_nothing_is_finite(
+    form: Callable[[Region], Tensor], dtype: torch.dtype, all_terms: bool
+) -> None:
+    one = tracked(region("causal", scored=True, dtype=dtype, softcap=0.8 if all_terms else None, edges=all_terms))
     one = replace(one, k_where=where(S, 0, [(0, s) for s in range(S)]))  # row 0 has no key at all
     out = form(one)
     out.float().square().sum().backward()
-    assert out.isfinite().all()
+    assert out.dtype == dtype and out.isfinite().all()
     assert all(x.grad is not None and x.grad.isfinite().all() for x in parts(one))
+
+
+@pytest.mark.parametrize("form", [fused, lambda r, rate: plain(r, dropout=rate)[0]], ids=["fused", "plain"])
+@pytest.mark.parametrize("softcap", [None, 0.8])
+@torch.no_grad()
+def test_dropout_drops_each_weight_alone(form: Callable[[Region, float], Tensor], softcap: float | None) -> None:
+    """The mean is then the output without dropout, the variance p/(1-p) sum_j (w_j v_j)²; no two are correlated."""
+    rows, rate = 20_000, 0.3
+    one = region("causal", heads=2, groups=1, softcap=softcap)
+    one = replace(one, k_where=where(S, 0), q_where=where(T, S - T))
+    weights: list[Tensor] = []
+    out = plain(one, lambda w: weights.append(w) or w)[0][0]
+    variance = torch.einsum("hts,sd->thd", weights[0][0] ** 2, one.v[0, :, 0] ** 2) * rate / (1 - rate)
+    names = ("q", "k", "v", "q_where", "k_where")
+    one = replace(one, **{n: tree_map(lambda x: x[:1].expand(rows, *x.shape[1:]), getattr(one, n)) for n in names})
+    torch.manual_seed(3)
+    dropped = form(one, rate)
+    assert ((dropped.mean(0) - out).abs() < 5 * (variance / rows).sqrt()).all()
+    assert_close(dropped.var(0), variance, rtol=0.1, atol=0)
+    noise = ((dropped - out) / variance.sqrt())[..., 0].flatten(1)  # (rows, T H)
+    assert ((noise.T @ noise / rows).fill_diagonal_(0).abs() < 5 * rows**-0.5).all()
+
+
+def test_a_dropped_weight_adds_nothing_either() -> None:
+    """What is added is what the values come to, negative: nothing is left, whichever weights were dropped."""
+    one = region("causal", edges=True)
+    one = replace(one, adds=Edges(-one.v[0].transpose(0, 1)))
+    torch.manual_seed(0)
+    assert_close(fused(one, 0.4)[0], torch.zeros_like(one.q[0]), **TIGHT)
 
 
 def test_rows_that_see_nothing_are_the_same_in_both_forms() -> None:

@@ -1,16 +1,20 @@
 """What a model refuses before it computes, its loss, and how it is built."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from anyformer.core.context import Source, Where
 from anyformer.core.model import Model
 from anyformer.core.roles import AnyModel
 from anyformer.core.spec import from_dict
+from anyformer.core.tape import Tape
 from anyformer.heads import base
 
 VOCABULARY = 13
@@ -66,6 +70,14 @@ def test_an_id_outside_the_sources_vocabulary_is_named() -> None:
     assert "id 5 at row 0, place 1: the vocabulary has the ids 0 to 4" in refusal(
         lambda: model.encode(torch.tensor([[4, 5]]))
     )
+
+
+def test_a_source_of_other_tokens_has_an_embedding_of_its_own() -> None:
+    sides = {"encoder": stack("full"), "decoder": stack(), "source_vocabulary": 5}
+    tree = {key: value for key, value in declared(kind="encoder_decoder", **sides).items() if key != "body"}
+    message = refusal(lambda: from_dict(AnyModel, tree).build())
+    assert "5 tokens cannot share a table of 13" in message and "source_embedding: tokens" in message
+    from_dict(AnyModel, tree | {"source_vocabulary": VOCABULARY}).build()
 
 
 def test_int32_ids_are_ids() -> None:
@@ -258,6 +270,164 @@ def test_without_a_head_there_is_no_loss() -> None:
     model = build(kind="encoder", body=stack("full"))
     message = refusal(lambda: model.loss(IDS, IDS))
     assert "head" in message and "tied" in message
+
+
+def test_smoothing_is_torchs_label_smoothing() -> None:
+    model, targets = build(), (IDS * 3 + 1) % VOCABULARY
+    targets[1, 3:] = -100
+    flat = model(IDS).flatten(0, 1), targets.flatten()
+    assert_close(model.loss(IDS, targets, smoothing=0.2), F.cross_entropy(*flat, label_smoothing=0.2), **SAME)
+    each = F.cross_entropy(*flat, reduction="none", label_smoothing=0.2).view(2, 7)
+    assert_close(model.losses(IDS, targets, smoothing=0.2), each, **SAME)
+    assert not each[targets == -100].any() and (each - model.losses(IDS, targets)).abs().max() > 1e-6
+
+
+ENCODER: dict = {"kind": "encoder", "body": stack("full")}
+CLASSES = {"kind": "classify", "labels": ["a", "b", "c"], "pool": "mean"}
+
+
+def test_the_loss_of_rows() -> None:
+    model, lengths, targets = build(**ENCODER, head=CLASSES), torch.tensor([7, 4]), torch.tensor([2, 1])
+    logits = model(IDS, lengths=lengths)
+    assert logits.shape == (2, 3)
+    assert_close(logits[1], model(IDS[1:, :4])[0], **SAME)
+    assert_close(model.loss(IDS, targets, lengths=lengths), F.cross_entropy(logits, targets), **SAME)
+    one = torch.tensor([-100, 1])
+    assert_close(model.loss(IDS, one, lengths=lengths), F.cross_entropy(logits[1:], one[1:]), **SAME)
+
+
+def test_the_mean_is_over_rows_that_have_a_target() -> None:
+    span, targets = build(**ENCODER, head="span"), torch.tensor([[-100, -100], [2, 3]])
+    losses = span.losses(IDS, targets)
+    assert losses[0] == 0 and losses[1] > 0
+    assert_close(span.loss(IDS, targets), losses[1], **SAME)
+    numbers, said = build(**ENCODER, head="regress"), torch.tensor([[-100.0], [1.0]])  # -100 is a number like others
+    assert_close(numbers.loss(IDS, said), numbers.losses(IDS, said).mean(), **SAME)
+
+
+def test_a_head_that_reads_the_whole_text_takes_no_state() -> None:
+    message = refusal(lambda: build(head=CLASSES).init_state(2))
+    assert message.startswith("head: this head reads the whole text at once") and "without a state" in message
+
+
+def test_a_reader_stands_in_the_heads_place() -> None:
+    model, lengths = build(), torch.tensor([7, 4])
+    h = model.read(IDS, lambda h, where: h * where.real[..., None], lengths=lengths)
+    assert not h[1, 4:].any()
+    assert_close(h[0] @ model.get_parameter("embedding.weight").T, model(IDS)[0], **SAME)
+    pair = build(**ENCODER, head="pretraining")
+    head, targets, followed = pair.get_submodule("head"), IDS.roll(1, 1), torch.tensor([0, 1])
+
+    def both(h: Tensor, where: Where) -> tuple[Tensor, Tensor]:
+        return head.loss(h, targets, where), head.pair.loss(h, followed, where)
+
+    tokens, pairs = pair.read(IDS, both, lengths=lengths)
+    assert_close(tokens, pair.losses(IDS, targets, lengths=lengths), **SAME)
+    assert pairs.shape == (2,) and bool((pairs > 0).all())
+
+
+def test_losses_compile_in_one_graph() -> None:
+    model, targets = build(head={"kind": "language"}), (IDS * 3 + 1) % VOCABULARY
+    torch._dynamo.reset()
+    counters.clear()
+    compiled = torch.compile(model.step, backend="aot_eager", fullgraph=True, dynamic=False)
+    for other in (targets, targets.flip(0), targets * 0):
+        out, _ = compiled(IDS, reader=lambda h, where, other=other: model.head.loss(h, other, where, 0.1))
+        assert_close(out, model.losses(IDS, other, smoothing=0.1), **SAME)
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+# the entrance
+
+
+def entrance(model: Model, ids: Tensor = IDS, **given: Any) -> Tensor:
+    """What the body reads."""
+    tape = Tape(record=["embedding"])
+    model(ids, tape=tape, **given)
+    return tape["embedding"]
+
+
+@torch.no_grad()
+def redrawn(model: Model) -> Model:
+    for number, weight in enumerate(model.parameters()):
+        weight.normal_(std=0.5, generator=torch.Generator().manual_seed(number))
+    return model
+
+
+def test_the_sum_is_normalised() -> None:
+    model = redrawn(build(**LEARNED, norm={"kind": "layer", "eps": 0.1}))
+    named = {name: weight.detach() for name, weight in model.named_parameters()}
+    x = named["embedding.weight"][IDS] + named["position.weight"][2:]
+    assert_close(entrance(model), F.layer_norm(x, (8,), named["norm.weight"], named["norm.bias"], 0.1), **SAME)
+
+
+def test_dropout_comes_after_the_norm_and_in_training_alone() -> None:
+    fields = {**LEARNED, "norm": "layer"}
+    model, without = redrawn(build(**fields, dropout=0.5)), redrawn(build(**fields))
+    torch.manual_seed(0)
+    x, plain = entrance(model), entrance(without)
+    kept = x != 0
+    assert 0.3 < kept.double().mean() < 0.7
+    assert_close(x[kept], 2 * plain[kept], **SAME)
+    assert torch.equal(entrance(model.eval()), plain)
+
+
+def test_the_source_has_an_entrance_of_its_own() -> None:
+    parts = {"encoder": "mlp", "decoder": {**stack(), "norm": "no_norm"}, "embedding": {"kind": "tokens", "scale": 3.0}}
+    norms = {"norm": "rms", "source_norm": {"kind": "layer", "eps": 0.1}, "source_position": "sinusoidal"}
+    tree = {key: value for key, value in declared(kind="encoder_decoder", **parts, **norms).items() if key != "body"}
+    model = redrawn(from_dict(AnyModel, tree | {"dropout": 0.5}).build(dtype=torch.float64)).eval()
+    source, where = model.enter_source, Where.start(2, 7)
+    x = 3 * model.get_parameter("embedding.weight")[IDS]
+    norm = model.get_submodule("source_norm")
+    expected = F.layer_norm(source.position(x, where), (8,), norm.weight, norm.bias, 0.1)
+    assert_close(source(IDS, where), expected, **SAME)
+    given = entrance(model, sources={"source": Source(expected, where)})
+    assert_close(given, F.rms_norm(x, (8,), model.get_parameter("norm.weight"), 1e-6), **SAME)
+    model.train()
+    assert (source(IDS, where) == 0).any() and (model.enter(IDS, where) == 0).any()
+
+
+SEGMENTS = {"labels": ["segment"], "position": {"kind": "segments", "count": 3}}
+
+
+def test_a_vector_per_value_of_a_label() -> None:
+    model, segment = redrawn(build(**SEGMENTS)), torch.tensor([[0, 0, 1, 1, 2, 2, 2]] * 2)
+    word, table = model.get_parameter("embedding.weight"), model.get_parameter("position.weight")
+    assert_close(entrance(model, labels={"segment": segment}), word[IDS] + table[segment], **SAME)
+    assert_close(entrance(model), word[IDS] + table[0], **SAME)  # a token of which nothing is said has 0
+
+
+def test_several_schemes_are_summed() -> None:
+    schemes = [
+        {"kind": "learned", "length": 9},
+        {"kind": "segments", "label": "role"},
+        {"kind": "learned", "length": 8},
+    ]
+    model = redrawn(build(labels=["role"], position={"kind": "several", "schemes": schemes}))
+    named = {name: weight.detach() for name, weight in model.named_parameters()}
+    role = IDS % 2
+    places = named["position.schemes.0.weight"][:7] + named["position.schemes.2.weight"][:7]
+    x = named["embedding.weight"][IDS] + places + named["position.schemes.1.weight"][role]
+    assert_close(entrance(model, labels={"role": role}), x, **SAME)
+    assert model.longest == 8
+    longer = torch.cat([IDS, IDS[:, :2]], 1)
+    assert "9 tokens" in refusal(lambda: model(longer))
+
+
+def test_labels_that_segments_cannot_read() -> None:
+    message = refusal(lambda: build(position="segments"))
+    assert message.startswith("position: reads the label 'segment'; the model declares []") and "add it" in message
+    model, segment = build(**SEGMENTS), IDS * 0
+    segment[1, 3:] = 3
+    message = refusal(lambda: model(IDS, labels={"segment": segment}))
+    assert message == "position: the label 'segment' has the values 0 to 2; came 0 to 3"
+    model(IDS, labels={"segment": segment}, lengths=torch.tensor([7, 3]))  # padding may carry anything
+
+
+def test_only_schemes_of_embeddings_are_summed() -> None:
+    message = refusal(lambda: build(position={"kind": "several", "schemes": ["sinusoidal", "rotary"]}))
+    assert message.startswith("position.schemes.1: acts on queries and keys")
 
 
 # building

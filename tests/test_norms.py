@@ -21,7 +21,7 @@ def norm(kind: str, redrawn: bool = True, **options: object) -> Part:
     if redrawn:
         with torch.no_grad():
             for i, weight in enumerate(part.parameters()):
-                weight.copy_(draw(WIDTH, seed=40 + i))
+                weight.copy_(draw(*weight.shape, seed=40 + i))
     return part
 
 
@@ -33,24 +33,47 @@ def by_token(function, x: Tensor) -> Tensor:
     return torch.stack([function(e) for e in x.flatten(0, -2)]).view_as(x)
 
 
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("gain", "bias"), [(True, True), (True, False), (False, True), (False, False)])
 @pytest.mark.parametrize("eps", [1e-12, 0.3])
-def test_layer_norm_is_algorithm_6(bias: bool, eps: float) -> None:
-    part, x = norm("layer", bias=bias, eps=eps), draw(2, 3, WIDTH)
+def test_layer_norm_is_algorithm_6(gain: bool, bias: bool, eps: float) -> None:
+    part, x = norm("layer", gain=gain, bias=bias, eps=eps), draw(2, 3, WIDTH)
     named = dict(part.named_parameters())
-    assert set(named) == ({"weight", "bias"} if bias else {"weight"})
-    theirs = formal.Norm(named["weight"], named.get("bias", torch.zeros(WIDTH)), eps)
+    assert set(named) == {name for name, learned in (("weight", gain), ("bias", bias)) if learned}
+    theirs = formal.Norm(named.get("weight", torch.ones(WIDTH)), named.get("bias", torch.zeros(WIDTH)), eps)
     assert_close(part(x), by_token(lambda e: formal.layer_norm(e, theirs), x), **SAME)
 
 
+@pytest.mark.parametrize("gain", [True, False])
 @pytest.mark.parametrize("eps", [1e-12, 0.3])
-def test_rms_norm_is_algorithm_6_without_mean_and_shift(eps: float) -> None:
-    part, x = norm("rms", eps=eps), draw(2, 3, WIDTH)
-    theirs = formal.Norm(part.get_parameter("weight"), torch.zeros(WIDTH), eps)
+def test_rms_norm_is_algorithm_6_without_mean_and_shift(gain: bool, eps: float) -> None:
+    part, x = norm("rms", gain=gain, eps=eps), draw(2, 3, WIDTH)
+    named = dict(part.named_parameters())
+    assert set(named) == ({"weight"} if gain else set())
+    theirs = formal.Norm(named.get("weight", torch.ones(WIDTH)), torch.zeros(WIDTH), eps)
     assert_close(part(x), by_token(lambda e: formal.rms_norm(e, theirs), x), **SAME)
 
 
-def test_they_are_one_on_vectors_of_mean_zero() -> None:
+@pytest.mark.parametrize("eps", [1e-12, 4.0])
+def test_scale_norm_is_one_length_for_all(eps: float) -> None:
+    """Some of these vectors are shorter than 4: their length counts as 4."""
+    part, x = norm("scale", eps=eps), draw(2, 3, WIDTH) * torch.tensor([[1.0], [0.1], [0.02]])
+    (g,) = part.get_parameter("weight").tolist()
+    lengths = [sum(number**2 for number in e) ** 0.5 for e in x.flatten(0, 1).tolist()]
+    assert min(lengths) < 4 < max(lengths)
+    want = [g * e / max(length, eps) for e, length in zip(x.flatten(0, 1), lengths, strict=True)]
+    assert_close(part(x), torch.stack(want).view_as(x), **SAME)
+
+
+def test_scale_norm_is_rms_norm_with_one_gain() -> None:
+    """g x / |x| is (g / sqrt C) x / rms x: it begins as RMSNorm does, and stays on one sphere."""
+    x = draw(4, WIDTH)
+    assert_close(norm("scale", False)(x), norm("rms", False, eps=1e-30)(x), **SAME)
+    part = norm("scale")
+    assert_close(part(x).norm(dim=-1), part.get_parameter("weight").abs().expand(4), **SAME)
+
+
+def test_layer_norm_without_mean_and_shift_is_rms_norm() -> None:
+    """Phuong & Hutter 2022, algorithm 6: with m = beta = 0 it is RMSNorm."""
     layer, rms, x = norm("layer", False, eps=0.1), norm("rms", False, eps=0.1), draw(2, 3, WIDTH)
     centred = x - x.mean(-1, keepdim=True)
     assert_close(rms(centred), layer(centred), **SAME)
@@ -70,6 +93,7 @@ def test_what_they_do_not_see() -> None:
     layer, rms, x = norm("layer", eps=1e-20), norm("rms", eps=1e-20), draw(4, WIDTH)
     assert_close(layer(x * 37), layer(x), **SAME)
     assert_close(rms(x * 37), rms(x), **SAME)
+    assert_close(norm("scale")(x * 37), norm("scale")(x), **SAME)
     assert_close(layer(x + 5), layer(x), **SAME)
     assert (rms(x + 5) - rms(x)).abs().max() > 0.1
 
@@ -80,7 +104,7 @@ def test_no_norm_is_the_identity() -> None:
     assert part(x) is x and not list(part.parameters())
 
 
-@pytest.mark.parametrize("kind", ["layer", "rms"])
+@pytest.mark.parametrize("kind", ["layer", "rms", "scale"])
 def test_gradients_are_orthogonal_to_what_is_not_seen(kind: str) -> None:
     """Scaling x changes nothing, so the gradient has no part along x; for LayerNorm none along (1, …, 1) either."""
     part, x = norm(kind, eps=1e-20), draw(5, WIDTH).requires_grad_()
@@ -92,13 +116,13 @@ def test_gradients_are_orthogonal_to_what_is_not_seen(kind: str) -> None:
         assert_close(grad.sum(-1), torch.zeros(5, dtype=torch.float64), **SAME)
 
 
-@pytest.mark.parametrize("kind", ["layer", "rms"])
+@pytest.mark.parametrize("kind", ["layer", "rms", "scale"])
 def test_gradients_are_those_of_finite_differences(kind: str) -> None:
     part = norm(kind)
     assert torch.autograd.gradcheck(lambda x: part(x), draw(2, WIDTH).requires_grad_())
 
 
-@pytest.mark.parametrize("kind", ["layer", "rms"])
+@pytest.mark.parametrize("kind", ["layer", "rms", "scale"])
 def test_sums_are_made_in_float32_at_least(kind: str) -> None:
     """Statistics in bfloat16 would lose the mean of a wide vector; only the result is rounded."""
     width = 1000
@@ -111,7 +135,7 @@ def test_sums_are_made_in_float32_at_least(kind: str) -> None:
     assert_close(out.double(), exact(x.double()), rtol=2**-8, atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["layer", "rms"])
+@pytest.mark.parametrize("kind", ["layer", "rms", "scale"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_constant_and_zero_vectors_are_finite(kind: str, dtype: torch.dtype) -> None:
     """The paper's algorithm 6 divides 0 by 0 here; the epsilon is inside the root."""
@@ -122,7 +146,7 @@ def test_constant_and_zero_vectors_are_finite(kind: str, dtype: torch.dtype) -> 
     assert out.isfinite().all() and x.grad is not None and x.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("kind", ["layer", "rms"])
+@pytest.mark.parametrize("kind", ["layer", "rms", "scale"])
 def test_an_epsilon_must_be_above_zero(kind: str) -> None:
     with pytest.raises(ValueError, match="eps"):
         from_dict(Norm, {"kind": kind, "eps": 0.0})

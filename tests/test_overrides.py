@@ -79,9 +79,9 @@ def test_a_value_is_set_in_one_block_in_some_and_in_all() -> None:
 
 
 def test_what_is_not_written_has_its_default_below_it() -> None:
-    made = model(("body.blocks.0.residual.norm.eps", 1e-3), ("embedding.dropout", 0.5))
+    made = model(("body.blocks.0.residual.norm.eps", 1e-3), ("embedding.std", 0.5))
     assert made.body.blocks[0].residual.norm.eps == 1e-3
-    assert made.embedding.dropout == 0.5
+    assert made.embedding.std == 0.5
     assert made.body.blocks[1].residual.norm.eps == 1e-5
 
 

@@ -2,18 +2,22 @@
 
 from collections.abc import Sequence
 from math import cos, log2, sin
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from anyformer.core.build import fill_all
-from anyformer.core.context import Where
-from anyformer.core.layer import Part
+from anyformer.core.context import Context, Source, Where
+from anyformer.core.layer import Layer, Part
 from anyformer.core.model import Model
-from anyformer.core.roles import AnyModel, Position
+from anyformer.core.roles import AnyModel, Mixer, Position
 from anyformer.core.spec import Site, from_dict
+from anyformer.core.tape import Tape
 from anyformer.positions.alibi import slopes
 from anyformer.positions.t5 import T5, bucket
 
@@ -159,6 +163,106 @@ def test_rotary_is_computed_in_float32_at_least() -> None:
     assert_close(out.double(), exact, rtol=2**-8, atol=2e-3)  # angles in bfloat16 would be off by radians
 
 
+# Shaw
+
+
+def reader(kind: str, **fields: Any) -> Layer:
+    """A mixer alone, 12 wide, in float64, with weights that are not small."""
+    mixer = from_dict(Mixer, {"kind": kind, **fields}).build(Site("mixer", 12, sources=frozenset({"source"})))
+    fill_all(mixer.double(), 0)
+    with torch.no_grad():
+        for number, weight in enumerate(mixer.parameters()):
+            weight.copy_(0.5 * draw(*weight.shape, seed=number))
+    return mixer
+
+
+def shaw_by_hand(
+    mixer: Layer, x: Tensor, y: Tensor, ahead: Tensor, seen: Tensor, scale: float, furthest: int
+) -> Tensor:
+    """e_ij = scale q_i . (k_j + a^K_r), z_i = sum_j w_ij (v_j + a^V_r), a pair's vectors written out. Head size 5."""
+    named = dict(mixer.named_parameters())
+    q, k, v = ((z @ named[f"{n}.weight"].T).unflatten(-1, (-1, 5)) for n, z in (("q", x), ("k", y), ("v", y)))
+    k, v = (z.repeat_interleave(q.shape[2] // z.shape[2], 2) for z in (k, v))
+    r = ahead.clip(-furthest, furthest) + furthest  # (B, T, S)
+    keys = k[:, None] + named["position.k"][r][:, :, :, None]  # (B, T, S, H, D)
+    values = v[:, None] + (named["position.v"][r][:, :, :, None] if "position.v" in named else 0)
+    scores = torch.einsum("bthd,btshd->bhts", q, keys) * scale
+    weights = scores.masked_fill(~seen[:, None], -1e300).softmax(-1)
+    return torch.einsum("bhts,btshd->bthd", weights, values).flatten(-2) @ named["o.weight"].T
+
+
+SHAW_COORDS = torch.tensor([[0, 1, 2, 5, 6, 40, 41], [3, 4, 6, 6, 7, 8, 11]])  # gaps, and two tokens in one place
+SHAW_TIMES = torch.tensor([[0, 1, 2, 3, 4, 5, 6], [0, -1, 1, 2, 3, 4, -1]])
+
+
+@pytest.mark.parametrize("values", [True, False])
+@pytest.mark.parametrize(
+    ("fields", "scale"),
+    [
+        ({"kind": "softmax", "heads": 4, "kv_heads": 2}, 5**-0.5),
+        ({"kind": "softmax", "heads": 3, "pattern": "full", "scale": 0.7}, 0.7),
+        ({"kind": "cross", "heads": 3, "kv_heads": 1}, 5**-0.5),
+    ],
+)
+def test_shaw_is_its_equation(fields: dict[str, Any], scale: float, values: bool) -> None:
+    """Outputs, and gradients by all weights and by the stream."""
+    mixer = reader(**fields, head_size=5, position={"kind": "shaw", "furthest": 3, "values": values})
+    where = Where(SHAW_TIMES, SHAW_COORDS[..., None], {})
+    x, y = draw(2, 7, 12).requires_grad_(), draw(2, 4, 12, seed=1).requires_grad_()
+    read, there = (x, where) if fields["kind"] == "softmax" else (y, Where(SHAW_TIMES[:, :4], where.coords[:, 1:5], {}))
+    ahead = there.coords[:, None, :, 0] - where.coords[:, :, None, 0]
+    seen = there.real[:, None].expand_as(ahead)
+    if fields["kind"] == "softmax" and "pattern" not in fields:
+        seen = seen & (there.time[:, None] <= where.time[:, :, None])
+    out, _ = mixer(x, Context(where, {"source": Source(y, there)}))
+    expected = shaw_by_hand(mixer, x, read, ahead, seen, scale, 3)
+    assert_close(out[where.real], expected[where.real], rtol=1e-10, atol=1e-10)
+    losses = ((z * draw(2, 7, 12, seed=2))[where.real].sum() for z in (out, expected))
+    grads = (torch.autograd.grad(loss, [*mixer.parameters(), x]) for loss in losses)
+    for ours, theirs in zip(*grads, strict=True):
+        assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+class Largest(TorchDispatchMode):
+    """Counts the elements of the largest tensor that is made, in the backward pass too."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        self.numel = max([self.numel, *(x.numel() for x in tree_leaves(made) if isinstance(x, Tensor))])
+        return made
+
+
+@pytest.mark.parametrize("values", [True, False])
+def test_shaw_makes_no_vector_of_a_pair(values: bool) -> None:
+    """The scores (H, T, T) are the largest tensor there is, in both passes; (T, T, D) would be more."""
+    mixer = reader("softmax", heads=2, head_size=5, position={"kind": "shaw", "furthest": 3, "values": values})
+    with Largest() as largest:
+        mixer(draw(1, 60, 12), Context.start(1, 60))[0].square().sum().backward()
+    assert largest.numel == 2 * 60 * 60
+
+
+@torch.no_grad()
+def test_shaw_adds_the_value_vector_of_the_weights_that_a_tape_puts_in() -> None:
+    """Each token reads the one before it alone: v_(i-1) + a^V_(-1)."""
+    mixer = reader("softmax", heads=2, head_size=5, pattern="full", position={"kind": "shaw", "furthest": 3})
+    x, before = draw(1, 6, 12), torch.eye(6, dtype=torch.float64).roll(1, 1).T.expand(1, 2, 6, 6)
+    tape = Tape(record=["mixer.out"], change={"mixer.weights": lambda weights: before})
+    mixer(x, Context(Where.start(1, 6), tape=tape))
+    values = (x @ mixer.get_parameter("v.weight").T).unflatten(-1, (2, 5))
+    expected = values[:, :-1] + mixer.get_parameter("position.v")[3 - 1]
+    assert_close(tape["mixer.out"][:, 1:], expected, **EXACT)
+
+
+def test_a_causal_mixer_uses_half_of_shaws_vectors() -> None:
+    mixer = reader("softmax", heads=2, head_size=5, position={"kind": "shaw", "furthest": 3})
+    mixer(draw(1, 9, 12), Context.start(1, 9))[0].square().sum().backward()
+    for name in ("position.k", "position.v"):
+        grad = mixer.get_parameter(name).grad
+        assert grad is not None and grad[:4].abs().amin() > 0 and not grad[4:].any()
+
+
 # sinusoidal, learned
 
 
@@ -226,7 +330,7 @@ def test_a_decoder_without_positions_can_count() -> None:
     assert (nope(IDS)[:, 2:] - nope(IDS[:, [1, 0, 2, 3, 4, 5, 6]])[:, 2:]).abs().max() > 1e-6  # the second block counts
 
 
-@pytest.mark.parametrize("inside", ["rotary", "alibi", "t5"])
+@pytest.mark.parametrize("inside", ["rotary", "alibi", "t5", "shaw"])
 @torch.no_grad()
 def test_relative_schemes_see_differences_of_coordinates_alone(inside: str) -> None:
     one = build(decoder(body(position=inside)))
@@ -256,7 +360,7 @@ def message_of(tree: dict) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["alibi", "t5", "rotary"])
+@pytest.mark.parametrize("kind", ["alibi", "t5", "rotary", "shaw"])
 def test_schemes_of_mixers_are_refused_at_the_model(kind: str) -> None:
     message = message_of(decoder(body(), kind))
     assert message.startswith("position: ") and "in the mixers" in message
@@ -306,7 +410,7 @@ def test_linear_attention_has_no_position() -> None:
     assert "position" in message and "heads" in message  # what came, and what there is
 
 
-@pytest.mark.parametrize("scheme", ["rotary", "alibi", "t5"])
+@pytest.mark.parametrize("scheme", ["rotary", "alibi", "t5", "shaw"])
 def test_one_coordinate_is_refused_where_tokens_have_two(scheme: str) -> None:
     block = {"kind": "block", "mixer": {"kind": "softmax", "heads": 2, "position": scheme}}
     tree = {"kind": "decoder", "width": 8, "vocabulary": 5, "rank": 2, "body": {"kind": "stack", "blocks": [block]}}

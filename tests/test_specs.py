@@ -76,12 +76,15 @@ def test_counts_may_be_written_as_floats_and_rates_as_whole_numbers() -> None:
         ({"rate": float("nan")}, "rate: should be a finite number"),
         ({"rate": 0}, "rate: should be greater than 0; came 0"),
         ({"coutn": 1}, "coutn: no such key; allowed: norm, other, more, count, rate; nearest: 'count'"),
-        ({"norm": None}, "norm: should be a row's name or {kind: name, ...}; names: layer, no_norm, rms; came null"),
-        ({"norm": "rm"}, "norm: no 'rm' here; allowed: layer, no_norm, rms; nearest: 'rms'"),
+        (
+            {"norm": None},
+            "norm: should be a row's name or {kind: name, ...}; names: layer, no_norm, rms, scale; came null",
+        ),
+        ({"norm": "rm"}, "norm: no 'rm' here; allowed: layer, no_norm, rms, scale; nearest: 'rms'"),
         ({"norm": {"eps": 1.0}}, "norm: should be a row's name or {kind: name, ...}"),
         ({"norm": {"kind": "rms", "epsilon": 1.0}}, "norm.epsilon: no such key; allowed: eps"),
         ({"norm": {"kind": "rms", "eps": "1"}}, "norm.eps: should be a valid number; came '1' (text)"),
-        ({"norm": Rotary()}, "norm: should be one of: layer, no_norm, rms; came Rotary("),
+        ({"norm": Rotary()}, "norm: should be one of: layer, no_norm, rms, scale; came Rotary("),
         ({"norm": {"ref": "a..b"}}, "norm.ref: String should match pattern"),
         ({"norm": {"ref": "a", "eps": 1}}, "norm.eps: no such key; allowed: ref"),
         ({"more": "rms"}, "more: should be a list; came 'rms' (text)"),
@@ -132,7 +135,9 @@ def instances(cls: Any, depth: int) -> Iterator[Any]:
     fields, must = cls.__pydantic_fields__, {}
     for name, role in roles(cls).items():
         if name in fields and fields[name].is_required():
-            must[name] = next(samples(role, depth + 3), None) or next(v for v in (2, 0.5, "x") if accepted(role, v))
+            must[name] = next(samples(role, depth + 3), None) or next(
+                v for v in (2, 0.5, "x", ("x", "y")) if accepted(role, v)
+            )
     yield cls(**must)
     for name, role in roles(cls).items() if depth < 2 else ():
         for part in samples(role, depth + 1) if name in fields else ():
@@ -249,7 +254,7 @@ def test_a_class_without_a_row_can_be_tried_but_not_written() -> None:
             return nn.Identity()
 
     thing = Thing(norm=Draft())
-    with pytest.raises(Exception, match=r"Draft is in no table; allowed here: layer, no_norm, rms"):
+    with pytest.raises(Exception, match=r"Draft is in no table; allowed here: layer, no_norm, rms, scale"):
         thing.to_dict()
 
 

@@ -22,9 +22,15 @@ HELPERS = {
     "architectures/tokens.py": "how token ids become vectors, in whichever architecture",
     "attention/heads.py": "the projections that mixers with heads share",
     "feedforward/activations.py": "the pointwise functions that feed-forwards name",
+    "heads/pooling.py": "how the tokens of a text become one vector",
     "memory/segments.py": "the grid that segment memories walk",
     "patterns/grammar.py": "patterns as text",
     "stores/room.py": "which store fits which wish",
+    "training/objectives/inputs.py": "how texts become one input with its marks",
+    "training/objectives/rows.py": "what objectives on rows share",
+    "training/objectives/streams.py": "what objectives on running text share",
+    "training/objectives/writing.py": "what a model writes by itself, for those whose answers are texts",
+    "training/optimizers/joined.py": "several optimisers that a training loop sees as one",
 }
 # Packages that also hold the machinery behind their rows: every row has a file, but not the other way round.
 MIXED = {"data": "reading, cutting and batching"}

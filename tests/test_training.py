@@ -20,18 +20,23 @@ from anyformer.core.errors import ConfigError, InputError
 from anyformer.core.model import Model
 from anyformer.core.roles import AnyModel
 from anyformer.core.spec import from_dict
+from anyformer.data.batches import Batches
 from anyformer.data.corpus import Corpus, build
 from anyformer.data.text import Text
 from anyformer.models.load import load
 from anyformer.recipes.read import read
-from anyformer.recipes.schema import Budget, Optimizer
+from anyformer.recipes.schema import Budget
 from anyformer.runs.folder import RunFolder
 from anyformer.training.budget import Spent, progress, total_steps
-from anyformer.training.evaluate import evaluate, measure
+from anyformer.training.evaluate import evaluate
 from anyformer.training.loop import Report, Trainer
-from anyformer.training.objectives.next_token import NextToken
-from anyformer.training.optimizer import clip, make_optimizer
-from anyformer.training.train import Trained, train, untrained, with_vocabulary
+from anyformer.training.measure import measure
+from anyformer.training.objectives.next_token import NextToken, token_losses
+from anyformer.training.objectives.streams import Window, Windows
+from anyformer.training.optimizers.adamw import AdamW
+from anyformer.training.optimizers.base import clip
+from anyformer.training.scores import Result, scored
+from anyformer.training.train import Trained, prepared, train, untrained
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "the", "dog", "run", "far", "away", "from", "home"]
 BLOCK = {"kind": "block", "mixer": {"kind": "softmax", "heads": 2, "position": "rotary"}, "ff": {"kind": "gated"}}
@@ -75,10 +80,26 @@ def recipe_of(text: Path, *, steps: int = 10, mixer: dict[str, Any] | None = Non
 
 
 def trainer_of(tree: dict[str, Any], dtype: torch.dtype = torch.float32) -> Trainer:
-    recipe = read(tree)
-    corpus = build(recipe.data, recipe.seed)
-    recipe = with_vocabulary(recipe, corpus)
+    recipe, corpus = prepared(read(tree))
     return Trainer(recipe, untrained(recipe, corpus, "cpu").to(dtype), corpus, lambda report: None)
+
+
+def windows_of(trainer: Trainer) -> Batches:
+    assert isinstance(trainer.feed, Windows)
+    return trainer.feed.batches
+
+
+def measured(trainer: Trainer, **training: Any) -> Result:
+    """What the trainer would measure with other windows."""
+    return measure(trainer.objective, trainer.model, trainer.corpus, replace(trainer.recipe.training, **training))
+
+
+def next_token(model: Model, ids: Tensor, documents: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Nats (B, T) of ids (B, T + 1), and where something is predicted."""
+    documents = torch.zeros_like(ids) if documents is None else documents
+    window = Window(ids.numpy(), np.full(len(ids), ids.shape[1] - 1), documents.numpy())
+    tensors = NextToken().arranged(window, None, model, None).tensors  # pyright: ignore
+    return token_losses(model, tensors), tensors["targets"] != -100
 
 
 def stop_after(step: int) -> Callable[[Report], None]:
@@ -93,7 +114,7 @@ def stop_after(step: int) -> Callable[[Report], None]:
 
 def lines(run: Path) -> list[dict[str, Any]]:
     """The metrics, what clocks say left out."""
-    clocks = ("time", "tokens_per_s")
+    clocks = ("time", "tokens_per_s", "mfu")
     records = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     return [{key: value for key, value in record.items() if key not in clocks} for record in records]
 
@@ -116,10 +137,13 @@ def same_ending(a: Path, b: Path) -> None:
         {},
         {"mixer": {"dropout": 0.3}},
         {"training": {"accumulate": 3}, "snapshots": {"every": 1}},
+        {"training": {"ema": 0.9}},
+        {"snapshots": {"every": 2, "keep": 3, "average": 3}},
+        {"optimizer": {"kind": "muon"}},
         {"budget": {"steps": None, "tokens": 450}},
         {"training": {"precision": "bfloat16", "checkpointing": True, "clip": 0.1}},
     ],
-    ids=["plain", "dropout", "accumulate", "tokens", "bfloat16"],
+    ids=["plain", "dropout", "accumulate", "mean", "average", "muon", "tokens", "bfloat16"],
 )
 @pytest.mark.parametrize("at", [4, 9])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
@@ -138,12 +162,11 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
 
 def test_dropout_is_on_in_training_and_off_in_evaluation(text: Path) -> None:
     trainer = trainer_of(recipe_of(text, mixer={"dropout": 0.9}))
-    ids = torch.from_numpy(trainer.batches.at(0))
+    ids = torch.from_numpy(windows_of(trainer).at(0))
     trainer.model.train()
-    a, b = (NextToken().losses(trainer.model, ids)[0] for _ in range(2))
+    a, b = (next_token(trainer.model, ids)[0] for _ in range(2))
     assert not torch.equal(a, b)
-    held_out = trainer.corpus.held_out
-    assert measure(trainer.model, held_out, 12) == measure(trainer.model, held_out, 12)
+    assert measured(trainer) == measured(trainer)
     assert trainer.model.training
 
 
@@ -235,9 +258,9 @@ def test_checkpointing_changes_nothing_and_bfloat16_little(text: Path) -> None:
 
 def test_the_loss_is_the_mean_of_minus_log_probability(text: Path) -> None:
     trainer = trainer_of(recipe_of(text), torch.float64)
-    ids = torch.from_numpy(trainer.batches.at(0))
+    ids = torch.from_numpy(windows_of(trainer).at(0))
     with torch.no_grad():
-        losses, predicted = NextToken().losses(trainer.model, ids)
+        losses, predicted = next_token(trainer.model, ids)
         logits = trainer.model(ids[:, :-1]).numpy()
     for row in range(4):
         for at in range(12):
@@ -266,11 +289,11 @@ def test_documents_in_one_row_do_not_see_each_other() -> None:
     ids = torch.randint(11, (2, 14), generator=torch.Generator().manual_seed(0))
     borders = [[0, 5, 6, 14], [0, 9, 12, 14]]
     documents = torch.stack([torch.bucketize(torch.arange(14), torch.tensor(row[1:]), right=True) for row in borders])
-    losses, predicted = NextToken().losses(model, ids, documents)
+    losses, predicted = next_token(model, ids, documents)
     for row, border in enumerate(borders):
         for begin, end in pairwise(border):
             if end - begin > 1:
-                alone, _ = NextToken().losses(model, ids[row : row + 1, begin:end], torch.zeros(1, end - begin).long())
+                alone, _ = next_token(model, ids[row : row + 1, begin:end], torch.zeros(1, end - begin).long())
                 torch.testing.assert_close(losses[row, begin : end - 1], alone[0], rtol=0, atol=1e-10)
             if end < 14:
                 assert losses[row, end - 1] == 0
@@ -289,8 +312,8 @@ def test_the_rate_of_every_step_is_the_schedule_s(text: Path) -> None:
 def test_the_optimizer_is_adamw_with_decay_on_matrices_only(text: Path) -> None:
     """Loshchilov & Hutter 2019, algorithm 2, written again in numpy for three steps on changing gradients."""
     model = trainer_of(recipe_of(text), torch.float64).model
-    spec = Optimizer(lr=0.02, betas=(0.8, 0.9), weight_decay=0.3, eps=1e-6)
-    optimizer = make_optimizer(spec, model)
+    spec = AdamW(lr=0.02, betas=(0.8, 0.9), weight_decay=0.3, eps=1e-6)
+    optimizer = spec.make(model)
     want = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
     m = {name: np.zeros_like(value) for name, value in want.items()}
     v = {name: np.zeros_like(value) for name, value in want.items()}
@@ -387,8 +410,8 @@ def test_evaluation_predicts_every_token_once(text: Path) -> None:
     trainer = trainer_of(recipe_of(text), torch.float64)
     trainer.model.eval()
     nats, count = token_by_token(trainer.model, trainer.corpus, 13)
-    result = measure(trainer.model, trainer.corpus.held_out, 13, batch=3)
-    assert result.tokens == count
+    result = measured(trainer, length=13, batch=3)
+    assert result.counts["tokens"] == count
     assert count % 13 != 0
     assert result.metrics["loss"] == pytest.approx(nats / count, abs=1e-10)
     assert result.metrics["perplexity"] == pytest.approx(math.exp(nats / count), rel=1e-10)
@@ -398,8 +421,10 @@ def test_evaluation_predicts_every_token_once(text: Path) -> None:
     for name, value in result.metrics.items():
         low, high = result.intervals[name]
         assert low < value < high
-    first = measure(trainer.model, trainer.corpus.held_out, 13, batch=3, batches=1)
-    assert first.tokens == 39
+    first = measure(
+        trainer.objective, trainer.model, trainer.corpus, replace(trainer.recipe.training, length=13, batch=3), 1
+    )
+    assert first.counts == {"tokens": 39}
 
 
 def test_documents_are_evaluated_apart(text: Path) -> None:
@@ -407,34 +432,36 @@ def test_documents_are_evaluated_apart(text: Path) -> None:
     trainer = trainer_of(tree, torch.float64)
     trainer.model.eval()
     held = trainer.corpus.held_out
-    result = measure(trainer.model, held, len(held), batch=2)  # one window: no document is cut
+    result = measured(trainer, length=len(held), batch=2)  # one window: no document is cut
     nats, count = 0.0, 0
     edges = [*held.starts.tolist(), len(held)]
     assert len(edges) > 3
     for begin, end in pairwise(edges):
         ids = torch.from_numpy(held.tokens[begin:end].astype(np.int64))[None]
-        losses, _ = NextToken().losses(trainer.model, ids, torch.zeros_like(ids))
+        losses, _ = next_token(trainer.model, ids, torch.zeros_like(ids))
         nats, count = nats + float(losses.detach().sum()), count + ids.shape[1] - 1
-    assert result.tokens == count
+    assert result.counts["tokens"] == count
     assert result.metrics["loss"] == pytest.approx(nats / count, abs=1e-10)
     assert result.intervals == {}
-    small = measure(trainer.model, held, 7, batch=5)
-    assert small.tokens == count
+    small = measured(trainer, length=7, batch=5)
+    assert small.counts["tokens"] == count
     assert small.metrics["loss"] > 0
+
+
+LOSS: dict[str, Any] = {"loss": lambda sums: sums["nats"] / sums["tokens"]}
 
 
 def test_the_interval_covers_the_mean_of_other_texts() -> None:
     """Windows from a known law: 95 % of the intervals hold its mean, within what 200 tries can tell."""
-    from anyformer.training.evaluate import _result
-
     draw = np.random.default_rng(0)
     covered = 0
     for _ in range(200):
         sums, counts = draw.gamma(4, 5, 60), np.full(60, 10.0)
-        low, high = _result(sums, counts, 1.0).intervals["loss"]
+        low, high = scored({"nats": sums, "tokens": counts}, LOSS).intervals["loss"]
         covered += low <= 2.0 <= high
     assert 178 <= covered <= 200
-    many = _result(draw.gamma(4, 5, 100_001), np.full(100_001, 10.0), 1.0)  # bounded memory, whatever the text
+    marks = {"nats": draw.gamma(4, 5, 100_001), "tokens": np.full(100_001, 10.0)}
+    many = scored(marks, LOSS)  # bounded memory, whatever the text
     assert many.metrics["loss"] == pytest.approx(2.0, abs=0.02)
     assert many.intervals["loss"][1] - many.intervals["loss"][0] == pytest.approx(2 * 1.96 / 100_001**0.5, rel=0.15)
 
@@ -443,7 +470,7 @@ def test_a_hopeless_model_has_the_largest_perplexity_there_is(text: Path) -> Non
     trainer = trainer_of(recipe_of(text))
     for p in trainer.model.parameters():
         nn.init.normal_(p, std=100)
-    result = measure(trainer.model, trainer.corpus.held_out, 12)
+    result = measured(trainer)
     assert result.metrics["loss"] > 1000
     assert 1e300 < result.metrics["perplexity"] < math.inf
 
@@ -456,7 +483,7 @@ def test_evaluate_reads_the_run_s_text_or_another(text: Path, tmp_path: Path) ->
     other = tmp_path / "other.txt"
     other.write_text("the mat sat on the dog", "utf-8")
     result = evaluate(tmp_path / "run", str(other))
-    assert result.tokens == len("the mat sat on the dog") - 1
+    assert result.counts["tokens"] == len("the mat sat on the dog") - 1
     corpus = build(Text(path=str(other), held_out=1.0), 0, done.model.tokenizer)  # pyright: ignore
     nats, count = token_by_token(load(tmp_path / "run"), corpus, 12)
     assert result.metrics["loss"] == pytest.approx(nats / count, abs=1e-5)
@@ -469,7 +496,7 @@ def test_text_that_changed_is_not_evaluated_as_held_out(text: Path, tmp_path: Pa
     text.write_text(text.read_text("utf-8") + "\n\nthe cat", "utf-8")
     with pytest.raises(InputError, match=r"is not what .* was trained on"):
         evaluate(tmp_path / "run")
-    assert evaluate(tmp_path / "run", str(text)).tokens > 100
+    assert evaluate(tmp_path / "run", str(text)).counts["tokens"] > 100
 
 
 def test_nothing_held_out_is_nothing_measured(text: Path, tmp_path: Path) -> None:
@@ -588,3 +615,30 @@ def test_a_model_that_sees_what_it_predicts_is_refused(text: Path, tmp_path: Pat
     with pytest.raises(ConfigError, match=r"next_token predicts each token from those before it.*'full'"):
         train(recipe_of(text, mixer={"pattern": "full"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_curves_are_written_for_tensorboard_too(text: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    seen: list[int] = []
+    train(recipe_of(text, steps=4), tmp_path / "run", tensorboard=True, report=lambda report: seen.append(report.step))
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    losses = events.Scalars("train/loss")
+    assert [event.step for event in losses] == [1, 2, 3, 4]
+    assert seen[-1] == 4
+    assert events.Scalars("held_out/loss")[-1].value == pytest.approx(lines(tmp_path / "run")[-1]["evaluate"]["loss"])
+
+
+def test_a_step_that_cannot_be_compiled_runs_as_it_is(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a backend that fails, as inductor does where there is no compiler."""
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no compiler here")
+
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda loss: compile(loss, backend=broken))
+    plain = trainer_of(recipe_of(text)).step()
+    trainer = trainer_of(recipe_of(text, training={"compile": "always"}))
+    with pytest.warns(UserWarning, match="cannot be compiled here, and runs as it is: .*no compiler here"):
+        assert trainer.step()["loss"] == plain["loss"]
+    assert trainer.step()["loss"] < math.inf

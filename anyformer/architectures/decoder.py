@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from anyformer.architectures.tokens import TokenModel
-from anyformer.core.roles import AnyLayer, Embedding, Head, Position
-from anyformer.core.spec import ModelSpec, Site, spec
-from anyformer.embeddings.tokens import Tokens
+from anyformer.architectures.tokens import OverTokens, TokenModel
+from anyformer.core.roles import AnyLayer, Head
+from anyformer.core.spec import Site, spec
 from anyformer.heads.tied import Tied
-from anyformer.positions.none import NoPosition
 
 
 @spec
-class Decoder(ModelSpec):
-    """Tokens in, logits of the next token out (GPT).
-
-    position: one that acts on embeddings; others stand in the mixers.
-    """
+class Decoder(OverTokens):
+    """Tokens in, logits of the next token out (GPT)."""
 
     body: AnyLayer
-    embedding: Embedding = Tokens()
-    position: Position = NoPosition()
     head: Head = Tied()
 
     def make(self, at: Site) -> TokenModel:
-        return TokenModel(self, at, embedding=self.embedding, position=self.position, body=self.body, head=self.head)
+        return TokenModel(self, at, body=self.body, head=self.head)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from anyformer.architectures.tokens import TokenModel
-from anyformer.core.roles import AnyLayer, Embedding, Head, Position
-from anyformer.core.spec import ModelSpec, Site, spec
-from anyformer.embeddings.tokens import Tokens
-from anyformer.positions.none import NoPosition
+from anyformer.architectures.tokens import OverTokens, TokenModel
+from anyformer.core.roles import AnyLayer, Head
+from anyformer.core.spec import Site, spec
 
 
 @spec
-class Encoder(ModelSpec):
+class Encoder(OverTokens):
     """Tokens in, a vector for each out (BERT); give its mixers the pattern `full`.
 
     head: None leaves the vectors as they are.
     """
 
     body: AnyLayer
-    embedding: Embedding = Tokens()
-    position: Position = NoPosition()
     head: Head | None = None
 
     def make(self, at: Site) -> TokenModel:
-        return TokenModel(self, at, embedding=self.embedding, position=self.position, body=self.body, head=self.head)
+        return TokenModel(self, at, body=self.body, head=self.head)

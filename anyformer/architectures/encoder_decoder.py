@@ -7,37 +7,36 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from anyformer.architectures.tokens import Entrance
+from anyformer.architectures.tokens import Entrance, OverTokens
 from anyformer.core.call import check_ids, real_tokens
 from anyformer.core.clock import check_longest
 from anyformer.core.context import Context, Source, Where
 from anyformer.core.layer import Layer
 from anyformer.core.model import Model
-from anyformer.core.roles import AnyLayer, Embedding, Head, Position
-from anyformer.core.spec import ModelSpec, Ref, Site, Size, spec
+from anyformer.core.roles import AnyLayer, Embedding, Head, Norm, Position
+from anyformer.core.spec import Ref, Site, Size, spec
 from anyformer.core.state import Past, Room
-from anyformer.embeddings.tokens import Tokens
 from anyformer.heads.tied import Tied
+from anyformer.norms.nothing import NoNorm
 from anyformer.positions.none import NoPosition
 
 SOURCE = "source"
 
 
 @spec
-class EncoderDecoder(ModelSpec):
+class EncoderDecoder(OverTokens):
     """One sequence in, another one out (Vaswani et al. 2017); decoder blocks read the source by a `cross` mixer.
 
-    source_embedding, source_position: of the encoder's side; a Ref shares the decoder's. source_vocabulary: None: the
-    same.
+    source_embedding, source_position, source_norm: of the encoder's side; a Ref shares the decoder's.
+    source_vocabulary: None: the same.
     """
 
     source_vocabulary: Size | None = None
     encoder: AnyLayer
     decoder: AnyLayer
-    embedding: Embedding = Tokens()
     source_embedding: Embedding = Ref("embedding")
-    position: Position = NoPosition()
     source_position: Position = NoPosition()
+    source_norm: Norm = NoNorm()
     head: Head = Tied()
 
     def make(self, at: Site) -> EncoderDecoderModel:
@@ -52,17 +51,24 @@ class EncoderDecoderModel(Model):
 
     def __init__(self, spec: EncoderDecoder, at: Site) -> None:
         super().__init__(spec, at)
-        self.enter = Entrance(self, at, spec.embedding, spec.position)
+        self.enter = Entrance(self, at, spec.embedding, spec.position, spec.norm, spec.dropout)
         self.longest = self.enter.longest
-        theirs = replace(at, vocabulary=spec.source_vocabulary or spec.vocabulary, labels=frozenset())
-        self.enter_source = Entrance(self, theirs, spec.source_embedding, spec.source_position, "source_")
+        self.source_vocabulary = spec.source_vocabulary or spec.vocabulary
+        if isinstance(spec.source_embedding, Ref) and self.source_vocabulary != spec.vocabulary:
+            raise ValueError(
+                f"source_vocabulary: {self.source_vocabulary} tokens cannot share a table of {spec.vocabulary}; give "
+                "the source an embedding of its own, source_embedding: tokens"
+            )
+        theirs = replace(at, vocabulary=self.source_vocabulary, labels=frozenset())
+        sources = (spec.source_embedding, spec.source_position, spec.source_norm)
+        self.enter_source = Entrance(self, theirs, *sources, spec.dropout, prefix="source_")
         self.hold(theirs, "encoder", spec.encoder)
         self.hold(at, "decoder", spec.decoder, sources=frozenset({SOURCE}))
         self.hold_head(at, spec.head)
 
     def encode(self, ids: Tensor, lengths: Tensor | None = None, side: str = "right") -> Source:
         """The source (B, S) as vectors, once for all calls that read it."""
-        check_ids(ids, self.enter_source.embedding.weight.shape[0])
+        check_ids(ids, self.source_vocabulary)
         real = real_tokens(ids, lengths, side, None)
         where = Where.start(*ids.shape, device=ids.device)
         if real is not None:

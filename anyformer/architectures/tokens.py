@@ -1,28 +1,72 @@
-"""Models over tokens: ids to vectors (embedding, then positions that act on embeddings), a body, a head."""
+"""Models over tokens: ids to vectors, a body, a head.
+
+At the entrance x = drop(norm(embedding + positions)), the norm and the dropout being none where nothing is said.
+"""
 
 from __future__ import annotations
 
-from torch import Tensor
+from abc import ABC
+
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from anyformer.core.context import Context, Where
 from anyformer.core.layer import Layer, Part
 from anyformer.core.model import Model
-from anyformer.core.spec import EmbeddingSpec, HeadSpec, LayerSpec, ModelSpec, PositionSpec, Ref, Site
+from anyformer.core.roles import Embedding, Norm, Position
+from anyformer.core.spec import (
+    EmbeddingSpec,
+    Fraction,
+    HeadSpec,
+    LayerSpec,
+    ModelSpec,
+    NormSpec,
+    PositionSpec,
+    Ref,
+    Site,
+    spec,
+)
 from anyformer.core.state import Past, Room
-from anyformer.embeddings.tokens import TokenEmbedding
+from anyformer.embeddings.tokens import TokenEmbedding, Tokens
+from anyformer.norms.nothing import NoNorm
 from anyformer.positions.base import Nowhere, OnEmbeddings
+from anyformer.positions.none import NoPosition
+
+
+@spec
+class OverTokens(ModelSpec, ABC):
+    """What all of them have at the entrance.
+
+    position: one that acts on embeddings; others stand in the mixers. norm, dropout: of the sum of both (BERT and
+    BLOOM; Vaswani et al. 2017, section 5.4).
+    """
+
+    embedding: Embedding = Tokens()
+    position: Position = NoPosition()
+    norm: Norm = NoNorm()
+    dropout: Fraction = 0.0
 
 
 class Entrance:
-    """Token ids to vectors. Its parts are the model's own: `embedding` and `position`, or both with a prefix."""
+    """Token ids to vectors. Its parts are the model's own: `embedding`, `position` and `norm`, or with a prefix."""
 
     def __init__(
-        self, model: Part, at: Site, embedding: EmbeddingSpec | Ref, position: PositionSpec | Ref, prefix: str = ""
+        self,
+        model: Part,
+        at: Site,
+        embedding: EmbeddingSpec | Ref,
+        position: PositionSpec | Ref,
+        norm: NormSpec | Ref,
+        dropout: float,
+        prefix: str = "",
     ) -> None:
         model.hold(at, f"{prefix}embedding", embedding)
         model.hold(at, f"{prefix}position", position)
+        model.hold(at, f"{prefix}norm", norm)
         self.embedding: TokenEmbedding = getattr(model, f"{prefix}embedding")
         self.position: OnEmbeddings | Nowhere = getattr(model, f"{prefix}position")
+        self.norm: nn.Module = getattr(model, f"{prefix}norm")
+        self.dropout = dropout
         if not isinstance(self.position, (OnEmbeddings, Nowhere)):
             raise ValueError(
                 f"{prefix}position: acts {self.position.acts}; only positions that act on embeddings stand here; "
@@ -32,7 +76,9 @@ class Entrance:
     def __call__(self, ids: Tensor, where: Where) -> Tensor:
         """(B, T) -> (B, T, C)."""
         x = self.embedding(ids)
-        return self.position(x, where) if isinstance(self.position, OnEmbeddings) else x
+        if isinstance(self.position, OnEmbeddings):
+            x = self.position(x, where)
+        return F.dropout(self.norm(x), self.dropout, self.norm.training)
 
     @property
     def longest(self) -> int | None:
@@ -45,18 +91,9 @@ class TokenModel(Model):
 
     body: Layer
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        at: Site,
-        *,
-        embedding: EmbeddingSpec | Ref,
-        position: PositionSpec | Ref,
-        body: LayerSpec | Ref,
-        head: HeadSpec | Ref | None,
-    ) -> None:
+    def __init__(self, spec: OverTokens, at: Site, *, body: LayerSpec | Ref, head: HeadSpec | Ref | None) -> None:
         super().__init__(spec, at)
-        self.enter = Entrance(self, at, embedding, position)
+        self.enter = Entrance(self, at, spec.embedding, spec.position, spec.norm, spec.dropout)
         self.longest = self.enter.longest
         self.hold(at, "body", body)
         self.hold_head(at, head)

@@ -7,29 +7,43 @@ only for the product.
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Callable
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from anyformer.core.context import Context
+from anyformer.core.context import Context, Where
 from anyformer.core.fills import normal
 from anyformer.core.layer import Layer
 from anyformer.core.linear import Linear, residual_std
-from anyformer.core.spec import PositionSpec, Ref, Site
+from anyformer.core.spec import NormSpec, PositionSpec, Ref, Site
 from anyformer.kernels.attention import Region, attend, plain
-from anyformer.positions.base import Nowhere, OnPairs, OnScores, Scheme
+from anyformer.positions.base import Nowhere, OnEdges, OnPairs, OnScores, Scheme
+
+Over = Literal["head", "all_heads"]
 
 
 class Headed(Layer, ABC):
     """q (H D, C), k and v (G D, C), o (C, H D): H query heads over G key-value heads of size D."""
 
     position: Scheme
+    q_norm: nn.Module | None
+    k_norm: nn.Module | None
+    qk_norm_over: Over
 
     def __init__(
-        self, at: Site, heads: int, kv_heads: int | None, head_size: int | None, bias: bool, source: int | None = None
+        self,
+        at: Site,
+        heads: int,
+        kv_heads: int | None,
+        head_size: int | None,
+        bias: bool,
+        source: int | None = None,
+        out_bias: bool | None = None,
     ) -> None:
-        """source: the width of what keys and values are made from; None: the stream's own."""
+        """source: the width of what keys and values are made from; None: the stream's own. out_bias: None: as bias."""
         super().__init__(at)
         groups = kv_heads or heads
         if heads % groups:
@@ -38,10 +52,12 @@ class Headed(Layer, ABC):
             raise ValueError(f"{at.path}: width ({at.width}) must be a multiple of heads ({heads}), or give head_size")
         self.heads, self.groups, self.head_size = heads, groups, head_size or at.width // heads
         sizes = {"C": at.width, "S": source or at.width, "H": heads, "G": groups, "D": self.head_size}
-        self.q = Linear(at.at("q"), "H D", "C", sizes, bias)
-        self.k = Linear(at.at("k"), "G D", "S", sizes, bias)
+        # a gain is of what joins the stream; scores are left as they are
+        self.q = Linear(at.at("q", gain=1.0), "H D", "C", sizes, bias)
+        self.k = Linear(at.at("k", gain=1.0), "G D", "S", sizes, bias)
         self.v = Linear(at.at("v"), "G D", "S", sizes, bias)
-        self.o = Linear(at.at("o"), "C", "H D", sizes, bias, normal(residual_std(at.depth)))
+        out_bias = bias if out_bias is None else out_bias
+        self.o = Linear(at.at("o"), "C", "H D", sizes, out_bias, normal(residual_std(at.depth)))
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, C) -> q (B, T, H, D), k and v (B, T, G, D), in one product."""
@@ -55,12 +71,31 @@ class Headed(Layer, ABC):
         """(B, T, H D) -> (B, T, H, D)."""
         return x.unflatten(-1, (heads, self.head_size))
 
+    def normed(self, norm: nn.Module | None, x: Tensor) -> Tensor:
+        """Queries or keys (B, T, H or G, D), each head by itself or all together, as the norm was built."""
+        if norm is None:
+            return x
+        y = x.to(self.q.weight.dtype)  # autocast makes q and k coarser than the norm's own weights
+        y = norm(y.flatten(-2)).view_as(y) if self.qk_norm_over == "all_heads" else norm(y)
+        return y.to(x.dtype)
+
+    def terms(
+        self, q: Tensor, scale: float, where: Where, seen: Where
+    ) -> tuple[Tensor | None, Callable[[Tensor], Tensor] | None]:
+        """What the position scheme adds: to the scores; and to the output, from the weights."""
+        if isinstance(self.position, OnScores):
+            return self.position(where, seen), None
+        if isinstance(self.position, OnEdges):
+            return self.position(q * scale, where, seen)
+        return None, None
+
     def read(self, region: Region, ctx: Context, dropout: float = 0.0) -> Tensor:
         """(B, T, C): what the queries take from a region of keys; its weights are made only if the tape wants them."""
+        dropout = dropout if self.training else 0.0
         if ctx.tape is not None and ctx.tape.wants(f"{self.path}.weights"):
-            out, _ = plain(region, lambda weights: ctx.point(self.path, "weights", weights))
+            out, _ = plain(region, lambda weights: ctx.point(self.path, "weights", weights), dropout)
         else:
-            out = attend([region], dropout if self.training else 0.0)
+            out = attend([region], dropout)
         return self.join(ctx.point(self.path, "out", out))
 
     def join(self, x: Tensor) -> Tensor:
@@ -79,3 +114,15 @@ def hold_position(
             f"{at.path}.position: acts {mixer.position.acts}; this mixer takes positions that act {ways}"
             + ("; put it at the model's own position" if mixer.position.acts == "on embeddings" else "")
         )
+
+
+def hold_norms(mixer: Headed, at: Site, norm: NormSpec | Ref | None, over: Over) -> None:
+    """Build a mixer's `q_norm` and `k_norm`, as wide as one head or as all of them."""
+    mixer.qk_norm_over = over
+    if norm is None:
+        if over != "head":
+            raise ValueError(f"{at.path}.qk_norm_over: {over!r} without a norm does nothing; give qk_norm")
+        mixer.q_norm = mixer.k_norm = None
+        return
+    for name, heads in (("q_norm", mixer.heads), ("k_norm", mixer.groups)):
+        mixer.hold(at, name, norm, width=mixer.head_size * (heads if over == "all_heads" else 1))

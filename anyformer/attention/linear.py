@@ -22,12 +22,16 @@ from anyformer.kernels.linear import chunked
 
 @spec
 class Linear(LayerSpec):
-    """Causal attention whose past is one matrix a head (Katharopoulos et al. 2020)."""
+    """Causal attention whose past is one matrix a head (Katharopoulos et al. 2020).
+
+    out_bias: of the projection into the stream; None: as bias.
+    """
 
     heads: Size
     kv_heads: Size | None = None
     head_size: Size | None = None
     bias: bool = False
+    out_bias: bool | None = None
     eps: Positive = 1e-6
 
     def build(self, at: Site) -> LinearAttention:
@@ -47,7 +51,7 @@ class LinearAttention(Headed, Recurrent):
     """Its past is a pair of sums, however long the text."""
 
     def __init__(self, spec: Linear, at: Site) -> None:
-        super().__init__(at, spec.heads, spec.kv_heads, spec.head_size, spec.bias)
+        super().__init__(at, spec.heads, spec.kv_heads, spec.head_size, spec.bias, out_bias=spec.out_bias)
         self.eps = spec.eps
 
     def start(self, batch: int, dtype: torch.dtype) -> Sums:

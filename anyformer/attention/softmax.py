@@ -4,21 +4,22 @@ out_i = sum_j softmax_j(q_i . k_j / sqrt D) v_j, over the tokens j that i sees.
 
 Multi-head; multi-query and grouped (Shazeer 2019, Ainslie et al. 2023) where there are fewer key-value heads. The
 pattern makes it causal, bidirectional, windowed …; the position scheme turns queries and keys or adds to the scores.
+Queries and keys may be normalised first (Henry et al. 2020; Qwen3, OLMo 2), scores be capped (Gemma 2).
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from anyformer.attention.heads import Headed, hold_position
+from anyformer.attention.heads import Headed, Over, hold_norms, hold_position
 from anyformer.core.context import Context, Where
-from anyformer.core.roles import Position
+from anyformer.core.roles import Norm, Position
 from anyformer.core.spec import Fraction, LayerSpec, Positive, Site, Size, spec
 from anyformer.core.state import Past, Room
 from anyformer.kernels.attention import Region
-from anyformer.patterns.base import Ahead, AnyPattern
+from anyformer.patterns.base import Ahead, AnyPattern, parse
 from anyformer.patterns.causal import Causal
-from anyformer.positions.base import OnPairs, OnScores
+from anyformer.positions.base import Nowhere, OnEdges, OnPairs, OnScores
 from anyformer.positions.none import NoPosition
 from anyformer.stores.base import Reach, Store
 from anyformer.stores.room import make_store
@@ -29,7 +30,10 @@ class Softmax(LayerSpec):
     """Softmax attention over the tokens that a pattern lets each token see (Vaswani et al. 2017).
 
     kv_heads: key-value heads, 1 for multi-query; None: as many as heads. head_size: None: width / heads.
-    scale: of the scores; None: 1/sqrt(head_size).
+    bias: of q, k and v; out_bias: of o; None: as bias. scale: of the scores; None: 1/sqrt(head_size).
+    qk_norm: of queries and keys, before positions turn them; over each head by itself (Qwen3) or all_heads (OLMo 2).
+    softcap: scaled scores s become softcap tanh(s / softcap) (Gemma 2), before a position scheme's are added.
+    dropout: of the weights.
     """
 
     heads: Size
@@ -38,8 +42,34 @@ class Softmax(LayerSpec):
     pattern: AnyPattern = Causal()
     position: Position = NoPosition()
     bias: bool = False
+    out_bias: bool | None = None
     scale: Positive | None = None
+    qk_norm: Norm | None = None
+    qk_norm_over: Over = "head"
+    softcap: Positive | None = None
     dropout: Fraction = 0.0
+
+    @classmethod
+    def examples(cls) -> tuple[Softmax, ...]:
+        from anyformer.norms.layer import LayerNorm
+        from anyformer.norms.rms import RMSNorm
+        from anyformer.positions.rotary import Rotary
+        from anyformer.positions.shaw import Shaw
+
+        return (
+            cls(heads=4, kv_heads=2),
+            cls(heads=4, kv_heads=2, position=Rotary(), bias=True, out_bias=False, qk_norm=RMSNorm(), softcap=3.0),
+            cls(
+                heads=3,
+                kv_heads=1,
+                head_size=5,
+                pattern=parse("causal & (sinks(2) | window(5))"),
+                position=Shaw(furthest=3),
+                out_bias=True,
+                qk_norm=LayerNorm(),
+                qk_norm_over="all_heads",
+            ),
+        )
 
     def build(self, at: Site) -> SoftmaxAttention:
         return SoftmaxAttention(self, at)
@@ -49,7 +79,7 @@ class SoftmaxAttention(Headed):
     """Its past is a store of keys and values."""
 
     def __init__(self, spec: Softmax, at: Site) -> None:
-        super().__init__(at, spec.heads, spec.kv_heads, spec.head_size, spec.bias)
+        super().__init__(at, spec.heads, spec.kv_heads, spec.head_size, spec.bias, out_bias=spec.out_bias)
         if missing := spec.pattern.labels() - at.labels:
             raise ValueError(
                 f"{at.path}.pattern: {str(spec.pattern)!r} reads the labels {sorted(missing)}; the model declares "
@@ -57,8 +87,9 @@ class SoftmaxAttention(Headed):
             )
         self.pattern, self.dropout, self.whole = spec.pattern, spec.dropout, at.whole
         self.reaches = spec.pattern.reach(False), spec.pattern.reach(True)
-        self.scale = spec.scale or self.head_size**-0.5
-        hold_position(self, at, spec.position)
+        self.scale, self.softcap = spec.scale or self.head_size**-0.5, spec.softcap
+        hold_norms(self, at, spec.qk_norm, spec.qk_norm_over)
+        hold_position(self, at, spec.position, (Nowhere, OnPairs, OnScores, OnEdges))
 
     def init_state(self, room: Room) -> Past:
         if self.pattern.ahead(self.whole) == Ahead.ALL:
@@ -74,6 +105,7 @@ class SoftmaxAttention(Headed):
 
     def forward(self, x: Tensor, ctx: Context, state: Store | None = None) -> tuple[Tensor, Past]:
         q, k, v = self.split(x)
+        q, k = self.normed(self.q_norm, q), self.normed(self.k_norm, k)
         where = seen = ctx.where
         # A key is kept as it is made, so that other extensions may turn it anew at each call. Only where it is written
         # in place is it turned once, when it comes: most of a decoding step would otherwise be spent on old keys.
@@ -84,9 +116,10 @@ class SoftmaxAttention(Headed):
             (k, v), seen, state = state.append((k, v), where, self.reach(where))
         if not once:
             k = self.turned(k, seen)
-        scores = self.position(where, seen) if isinstance(self.position, OnScores) else None
         q = self.turned(q, where)
-        region = Region(q, k, v, where, seen, self.pattern, self.scale, scores, ctx.straight and state is None)
+        scores, adds = self.terms(q, self.scale, where, seen)
+        straight = ctx.straight and state is None
+        region = Region(q, k, v, where, seen, self.pattern, self.scale, scores, straight, self.softcap, adds)
         return self.read(region, ctx, self.dropout), state
 
     def turned(self, x: Tensor, where: Where) -> Tensor:

@@ -2,5 +2,6 @@
 
 TABLE = {
     "block": "sequential:Block",
+    "parallel": "parallel:Parallel",
     "stack": "stack:Stack",
 }

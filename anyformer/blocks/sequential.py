@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from anyformer.core.context import Context
-from anyformer.core.layer import Layer
+from anyformer.blocks.base import Hear, PartsBlock
 from anyformer.core.roles import FeedForward, Mixer, Residual
 from anyformer.core.spec import LayerSpec, Site, spec
-from anyformer.core.state import Past, Room
-from anyformer.core.tree import tree
 from anyformer.feedforward.mlp import MLP
-from anyformer.residuals.base import Residual as Joint
 from anyformer.residuals.pre import Pre
 
 
@@ -31,47 +27,15 @@ class Block(LayerSpec):
         return SequentialBlock(self, at)
 
 
-@tree
-class BlockPast:
-    """The pasts of the parts; () for a part that is not there."""
-
-    mixer: Past
-    cross: Past
-    ff: Past
-
-
-class SequentialBlock(Layer):
+class SequentialBlock(PartsBlock):
     """x joins mixer(x), then cross(x), then ff(x)."""
 
-    mixer: Layer
-    ff: Layer
-    residual: Joint
-
     def __init__(self, spec: Block, at: Site) -> None:
-        super().__init__(at)
-        self.parts = tuple(name for name in ("mixer", "cross", "ff") if getattr(spec, name) is not None)
+        cross = {} if spec.cross is None else {"cross": spec.cross}
+        parts = {"mixer": spec.mixer, **cross, "ff": spec.ff}
+        super().__init__(at, parts, spec.residual, joins=tuple(parts))
+
+    def join(self, x: Tensor, hear: Hear) -> Tensor:
         for name in self.parts:
-            self.hold(at, name, getattr(spec, name))
-        self.hold(at, "residual", spec.residual, joins=self.parts)
-
-    def part(self, name: str) -> Layer:
-        """The layer of that name; a part that is shared is held unregistered."""
-        return getattr(self, name)
-
-    def init_state(self, room: Room) -> BlockPast:
-        pasts = {name: self.part(name).init_state(room) for name in self.parts}
-        return BlockPast(pasts["mixer"], pasts.get("cross", ()), pasts["ff"])
-
-    def rewind(self, past: BlockPast, until: Tensor) -> BlockPast:
-        pasts = {name: self.part(name).rewind(getattr(past, name), until) for name in self.parts}
-        return BlockPast(pasts["mixer"], pasts.get("cross", ()), pasts["ff"])
-
-    def forward(self, x: Tensor, ctx: Context, state: BlockPast | None = None) -> tuple[Tensor, Past]:
-        pasts: dict[str, Past] = {}
-        for name in self.parts:
-            past = None if state is None else getattr(state, name)
-            y, pasts[name] = self.part(name)(self.residual.enter(name, x), ctx, past)
-            x = self.residual.leave(name, x, ctx.point(self.path, name, y))
-        if state is None:
-            return x, None
-        return x, BlockPast(pasts["mixer"], pasts.get("cross", ()), pasts["ff"])
+            x = self.residual.leave(name, x, hear(name, self.residual.enter(name, x)))
+        return x

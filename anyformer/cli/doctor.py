@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 EXAMPLES = ("anyformer doctor", "anyformer doctor --no-compile --json")
 
 BASE = ("torch", "numpy", "pydantic", "typer", "rich", "ruamel.yaml", "tokenizers", "safetensors", "jinja2")
-EXTRAS = {"test": ("pytest", "hypothesis", "xdist", "jsonschema", "ruff", "pyright")}
+EXTRAS = {
+    "bleu": ("sacrebleu",),
+    "datasets": ("datasets",),
+    "tensorboard": ("tensorboard",),
+    "test": ("pytest", "hypothesis", "xdist", "jsonschema", "ruff", "pyright"),
+}
 SIZE = 384  # of the square matrices that are multiplied: large enough that arithmetic, not calling, is measured
 
 

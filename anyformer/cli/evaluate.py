@@ -21,7 +21,7 @@ def evaluate(
     best: Annotated[bool, Option("--best", help="The weights that did best on held-out text, not the last.")] = False,
     set: Annotated[list[str] | None, Option(help="KEY=VALUE in the model, any number of times.")] = None,
 ) -> None:
-    """Measure loss (nats a token), perplexity and bits per byte, each with its 95 % interval."""
+    """Measure loss, perplexity, bits per byte, accuracy: what the objective has, each with its 95 % interval."""
     frame = Frame.of(ctx)
     from anyformer.recipes.read import parse_set
 
@@ -31,10 +31,11 @@ def evaluate(
 
     result = measure(run, data, changes=changes, batches=batches, best=best, device=device)
     if frame.json:
-        frame.put_json({"metrics": result.metrics, "intervals": result.intervals, "tokens": result.tokens})
+        frame.put_json({"metrics": result.metrics, "intervals": result.intervals, **result.counts})
         return
     rows = []
     for name, value in result.metrics.items():
         low, high = result.intervals.get(name, (value, value))
         rows.append((name.replace("_", " "), f"{value:.4f}", f"{low:.4f} to {high:.4f}"))
-    frame.put_table(rows, ("", f"of {result.tokens:,} tokens", "95 % interval"))
+    measured = ", ".join(f"{count:,} {what}" for what, count in result.counts.items())
+    frame.put_table(rows, ("", f"of {measured}", "95 % interval"))

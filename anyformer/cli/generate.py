@@ -1,57 +1,156 @@
 """`anyformer generate`: text from a run, as it is made."""
 
 import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Context, Option
 
 from anyformer.cli.frame import Frame
+from anyformer.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from anyformer.generation.generate import Writing
+
+    Write = Callable[..., list[list[Writing]]]
 
 EXAMPLES = (
     'anyformer generate runs/demo "The " --tokens 200',
-    "echo 'ROMEO:' | anyformer generate runs/shakespeare - --temperature 0.8 --top-k 20 --seed 7",
+    "anyformer generate runs/multi30k - --beams 4 < english.txt > german.txt",
 )
+TOKENS = 200
+LINES = 32  # of standard input that are translated together
 
 
 def generate(
     ctx: Context,
     run: Annotated[Path, Argument(help="A run folder.", metavar="RUN")],
     prompt: Annotated[
-        str, Argument(help="The text to go on from; - reads standard input; none: the begin token.")
+        str,
+        Argument(
+            help="The text to go on from, or to translate; - reads standard input, with an encoder each line alone; "
+            "none: the begin token."
+        ),
     ] = "",
-    tokens: Annotated[int, Option(min=0, help="How many tokens at most.")] = 200,
-    greedy: Annotated[bool, Option("--greedy", help="The likeliest token, always.")] = False,
-    temperature: Annotated[float, Option(help="Below 1 is safer, above 1 bolder.")] = 1.0,
+    tokens: Annotated[
+        int | None, Option(min=0, help="How many tokens at most; else 200, with an encoder 50 more than the source.")
+    ] = None,
+    greedy: Annotated[
+        bool, Option("--greedy", help="The likeliest token, always; so it is with an encoder, unless it is to draw.")
+    ] = False,
+    temperature: Annotated[float | None, Option(help="Below 1 is safer, above 1 bolder.")] = None,
     top_k: Annotated[int | None, Option(help="Draw only from the k likeliest.")] = None,
     top_p: Annotated[float | None, Option(help="Draw only from the fewest that reach this probability.")] = None,
+    min_p: Annotated[float | None, Option(help="Draw only what has this part of the likeliest's probability.")] = None,
+    repetition_penalty: Annotated[float, Option(help="Above 1: less of what prompt and text have.")] = 1.0,
+    presence_penalty: Annotated[float, Option(help="Off the logit of what the text has.")] = 0.0,
+    frequency_penalty: Annotated[float, Option(help="Off that logit for each time the text has it.")] = 0.0,
+    beams: Annotated[int | None, Option(help="Look for the likeliest text with so many beams; draw nothing.")] = None,
+    length_penalty: Annotated[
+        float | None, Option(help="Of beams: 0 favours short texts, more longer ones; else 0.6.")
+    ] = None,
+    samples: Annotated[int, Option(min=1, help="Texts for each prompt; of beams the best ones.")] = 1,
+    stop: Annotated[list[str] | None, Option(help="End before this text, any number of times.")] = None,
     seed: Annotated[int, Option(help="The same seed writes the same text.")] = 0,
     best: Annotated[bool, Option("--best", help="The weights that did best on held-out text, not the last.")] = False,
     set: Annotated[list[str] | None, Option(help="KEY=VALUE in the model, any number of times.")] = None,
 ) -> None:
-    """Write text after a prompt, piece by piece as it is made."""
+    """Write text after a prompt, or make one of a source, piece by piece as it is made."""
     frame = Frame.of(ctx)
-    text = sys.stdin.read() if prompt == "-" else prompt
+    drawing = {"--temperature": temperature, "--top-k": top_k, "--top-p": top_p, "--min-p": min_p}
+    penalties = {
+        "--repetition-penalty": repetition_penalty != 1,
+        "--presence-penalty": presence_penalty != 0,
+        "--frequency-penalty": frequency_penalty != 0,
+    }
+    draws = [name for name, value in drawing.items() if value is not None]
+    changes_logits = [name for name, is_so in penalties.items() if is_so]
+    if greedy and draws:
+        raise ConfigError(f"--greedy takes the likeliest token and draws none: leave out {' and '.join(draws)}")
+    if beams is not None and (unused := ["--greedy"] * greedy + draws + changes_logits):
+        raise ConfigError(f"--beams looks for the likeliest text and draws none: leave out {' and '.join(unused)}")
+    if beams is None and length_penalty is not None:
+        raise ConfigError("--length-penalty is what beams are compared by: give --beams too, such as --beams 4")
+
+    from anyformer.architectures.encoder_decoder import EncoderDecoderModel
+    from anyformer.generation.beam import Beams
     from anyformer.generation.sampling import Sampling
     from anyformer.recipes.read import parse_set
 
-    sampling = Sampling(greedy=greedy, temperature=temperature, top_k=top_k, top_p=top_p)
+    sampling = Sampling(
+        greedy=greedy,
+        temperature=1.0 if temperature is None else temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+    )
+    search = None
+    if beams is not None:
+        search = Beams(beams=beams) if length_penalty is None else Beams(beams=beams, length_penalty=length_penalty)
     changes = dict(parse_set(change) for change in set or [])
     device = frame.torch_device()
-    from anyformer.generation.generate import generate as write
+    from anyformer.generation.generate import write_all
     from anyformer.models.load import load
 
     model = load(run, changes, device=device, best=best)
-    if frame.json:
-        frame.put_json({"prompt": text, "text": write(model, text, tokens=tokens, sampling=sampling, seed=seed)})
+    with_encoder = isinstance(model, EncoderDecoderModel)
+    if with_encoder and not draws:
+        sampling = replace(sampling, greedy=True)
+    write = partial(
+        write_all,
+        model,
+        tokens=TOKENS if tokens is None and not with_encoder else tokens,
+        sampling=None if search else sampling,
+        beams=search,
+        stop=stop or (),
+        samples=samples,
+    )
+    if with_encoder and prompt == "-":
+        by_line(frame, sys.stdin, write, seed, samples)
+        return
+    text = sys.stdin.read() if prompt == "-" else prompt
+    head = "" if with_encoder else text
+    if frame.json or samples > 1:
+        for number, written in enumerate(write([text], seed=seed)[0]):
+            put(frame, text, head, written, seed + number)
         return
 
-    waiting = text  # shown with the first piece: nothing is, if this prompt cannot be gone on from
-
     def show(piece: str) -> None:
-        nonlocal waiting
-        frame.put(waiting + piece, end="")
-        waiting = ""
+        nonlocal head
+        frame.put(head + piece, end="")
+        head = ""  # shown with the first piece: nothing is, if this prompt cannot be gone on from
 
-    write(model, text, tokens=tokens, sampling=sampling, seed=seed, show=show)
-    frame.put(waiting)
+    write([text], seed=seed, show=show)
+    frame.put(head)
+
+
+def by_line(frame: Frame, lines: Iterable[str], write: "Write", seed: int, samples: int) -> None:
+    """Every line is a source of its own, and its text one line; a blank line stays blank."""
+    lines, done = iter(lines), 0
+    while batch := [line.rstrip("\r\n") for line in islice(lines, LINES)]:
+        sources = [line for line in batch if line.strip()]
+        found = iter(write(sources, seed=seed + done * samples) if sources else [])
+        for line in batch:
+            if not line.strip():
+                frame.put_json({"prompt": line, "text": ""}) if frame.json else frame.put("")
+                continue
+            for number, written in enumerate(next(found)):
+                written.text = " ".join(written.text.splitlines())
+                put(frame, line, "", written, seed + done * samples + number)
+            done += 1
+
+
+def put(frame: Frame, prompt: str, head: str, written: "Writing", seed: int) -> None:
+    """One text. head: what is shown before it."""
+    if frame.json:
+        known = {"tokens": len(written.ids), "ended": written.ended, "score": written.score, "seed": seed}
+        frame.put_json({"prompt": prompt, "text": written.text, **known})
+    else:
+        frame.put(head + written.text)

@@ -14,6 +14,7 @@ from typer import Argument, Context, Option
 from anyformer.cli.frame import Frame
 from anyformer.core.errors import ConfigError
 from anyformer.core.tables import clashes, nearest, table
+from anyformer.recipes.shipped import presets, recipes
 
 EXAMPLES = ("anyformer list attention", "anyformer list --schema > recipe.schema.json")
 
@@ -34,14 +35,20 @@ TABLES = (
     "data",
     "data.tokenizers",
     "training.objectives",
+    "training.optimizers",
     "training.schedules",
 )
+SHIPPED = {  # files, not parts: their first line says what they are
+    "presets": "presets: models that ship, for `model: {preset: NAME}` in a recipe",
+    "recipes": "recipes: runs that ship, for `anyformer train NAME`",
+}
+NAMES = (*TABLES, *SHIPPED)
 PAPER = re.compile(r"\s*\(([^()]*\b(?:19|20)\d\d[a-z]?\b[^()]*)\)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One part as it is listed; `at` is the module and the class."""
+    """One part as it is listed; `at` is the module and the class, or the file."""
 
     table: str
     name: str
@@ -62,7 +69,7 @@ def list_parts(
 
         frame.put_json(recipe_schema())
         return
-    rows = [row for table_name in chosen(name) for row in rows_of(table_name)]
+    rows = [row for table_name in chosen(name) for row in (shipped if table_name in SHIPPED else rows_of)(table_name)]
     if frame.json:
         frame.put_json([asdict(row) for row in rows])
         return
@@ -74,9 +81,9 @@ def list_parts(
 def chosen(name: str | None) -> tuple[str, ...]:
     """All tables, or the one that was asked for."""
     if name is None:
-        return TABLES
-    if name not in TABLES:
-        raise ConfigError(f"there is no table {name!r}; there are: {', '.join(TABLES)}{nearest(name, TABLES)}")
+        return NAMES
+    if name not in NAMES:
+        raise ConfigError(f"there is no table {name!r}; there are: {', '.join(NAMES)}{nearest(name, NAMES)}")
     return (name,)
 
 
@@ -92,6 +99,15 @@ def rows_of(name: str) -> list[Row]:
         if kind in twice:
             sentence = f"cannot be used: claimed by {' and '.join(twice[kind])}; uninstall one"
         rows.append(Row(table=name, name=kind, at=at, sentence=sentence, paper=paper))
+    return rows
+
+
+def shipped(name: str) -> list[Row]:
+    """The recipes or presets inside the package."""
+    rows = []
+    for kind, path in {"presets": presets, "recipes": recipes}[name]().items():
+        sentence, paper = split_docstring(path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# "))
+        rows.append(Row(table=name, name=kind, at=f"{path.parent.name}/{path.name}", sentence=sentence, paper=paper))
     return rows
 
 
@@ -121,5 +137,7 @@ def split_docstring(text: str) -> tuple[str, str]:
 
 def title(name: str) -> str:
     """What a table is for: its name, and the first sentence of its package."""
+    if name in SHIPPED:
+        return SHIPPED[name]
     sentence, _ = split_docstring(import_module(f"anyformer.{name}").__doc__ or "")
     return sentence if sentence.lower().startswith(name) else f"{name}: {sentence}".removesuffix(": ")

@@ -29,8 +29,10 @@ class Verb(NamedTuple):
 
 VERBS = {
     "train": Verb("train:train", "Train a recipe, or go on with a run."),
+    "predict": Verb("predict:predict", "Answer every line of a file: class, tags, span, number, vector."),
     "generate": Verb("generate:generate", "Write text with a run."),
     "evaluate": Verb("evaluate:evaluate", "Measure a run: loss, perplexity, bits per byte, with intervals."),
+    "plan": Verb("plan:plan", "Say what a recipe costs, at any scale, before anything is trained."),
     "list": Verb("list:list_parts", "Show every registered part, with its paper."),
     "check": Verb("check:check", "Run the laws on anyone's part."),
     "doctor": Verb("doctor:doctor", "Say what this machine has, and what is slow and why."),

@@ -26,6 +26,7 @@ def train(
     out: Annotated[Path | None, Option(help="The run folder to make; runs/NAME-DATE unless given.")] = None,
     set: Annotated[list[str] | None, Option(help="KEY=VALUE in the recipe, any number of times.")] = None,
     resume: Annotated[bool, Option("--resume", help="Go on with the run in --out, exactly.")] = False,
+    tensorboard: Annotated[bool, Option("--tensorboard", help="Also write curves for TensorBoard.")] = False,
     data: Annotated[str | None, Option(help="Instead of a recipe: text files or a folder of them.")] = None,
     model: Annotated[str | None, Option(help="Instead of a recipe: the name of a preset.")] = None,
 ) -> None:
@@ -43,6 +44,7 @@ def train(
             resume=resume,
             device=str(device),
             threads=frame.threads,
+            tensorboard=tensorboard,
             report=progress,
             note=frame.say,
         )
@@ -95,11 +97,12 @@ class Progress:
                 progress.TextColumn("step {task.fields[step]}"),
                 progress.BarColumn(),
                 progress.TextColumn("loss {task.fields[loss]:.3f}  {task.fields[rate]:,.0f} tokens/s"),
+                progress.TextColumn("MFU {task.fields[mfu]:.0%}"),
                 progress.TimeRemainingColumn(elapsed_when_finished=True),
                 console=Console(stderr=True),
             )
             self.bar.start()
-            self.task = self.bar.add_task("", total=1.0, step=0, loss=float("nan"), rate=0.0)
+            self.task = self.bar.add_task("", total=1.0, step=0, loss=float("nan"), rate=0.0, mfu=0.0)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -115,6 +118,7 @@ class Progress:
                 step=report.step,
                 loss=values["loss"],
                 rate=values["tokens_per_s"],
+                mfu=values["mfu"],
             )
         if report.evaluation is not None:
             self.say(f"step {report.step}: {figures(report.evaluation.metrics)}on held-out text")

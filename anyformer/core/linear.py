@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from anyformer.core.fills import Fill, normal, zeros
@@ -18,8 +18,21 @@ def residual_std(depth: tuple[int, int]) -> float:
     return INIT_STD / (2 * depth[1]) ** 0.5
 
 
+def times(fill: Fill, gain: float) -> Fill:
+    """A fill whose values are multiplied by `gain`."""
+
+    def scaled(tensor: Tensor, generator: Generator) -> None:
+        fill(tensor, generator)
+        tensor.mul_(gain)
+
+    return scaled
+
+
 class Linear(Part):
-    """weight: (out, in); bias: (out,) or None."""
+    """weight: (out, in); bias: (out,) or None. The first weights are multiplied by the gain of their place.
+
+    What only decides who is heard, such as queries, keys and routers, stands at a place of gain 1.
+    """
 
     weight: Tensor
     bias: Tensor | None
@@ -28,7 +41,7 @@ class Linear(Part):
         self, at: Site, out: str, into: str, sizes: Mapping[str, int], bias: bool = False, fill: Fill = INIT
     ) -> None:
         super().__init__(at)
-        self.param("weight", (out, into), sizes, fill)
+        self.param("weight", (out, into), sizes, times(fill, at.gain))
         if bias:
             self.param("bias", (out,), sizes, zeros)
         else:

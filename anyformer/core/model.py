@@ -5,42 +5,38 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import Any, TypeVar, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import Unpack
 
 from anyformer.core.call import Given, check_room, checked
 from anyformer.core.clock import check_longest, clock
 from anyformer.core.context import Context, Source, Where
+from anyformer.core.head import IGNORED, Head
 from anyformer.core.layer import Part
 from anyformer.core.spec import HeadSpec, ModelSpec, Ref, Site
 from anyformer.core.state import Mark, ModelPast, Past, Room, State
 from anyformer.core.tape import Tape
 
-IGNORED = -100  # a target that has no loss
-Step = Callable[..., tuple[Tensor, Any]]
-
-
-@runtime_checkable
-class LossHead(Protocol):
-    """A head that owns its loss."""
-
-    def loss(self, h: Tensor, targets: Tensor) -> Tensor: ...
+Step = Callable[..., tuple[Any, Any]]
+T = TypeVar("T")
+Reader = Callable[[Tensor, Where], T]  # (B, T, C) and where its tokens are
 
 
 class Model(Part, ABC):
-    """ids (B, T) in, logits (B, T, V) out (encoders without a head: (B, T, C)).
+    """ids (B, T) in; out comes what the head makes of the stream (B, T, C), such as logits (B, T, V).
 
     Sub-classes say what is inside. Everything about time is here. longest: the longest text it can take; None: no
-    bound. tokenizer: the text side of a model that was loaded.
+    bound. tokenizer, source_tokenizer: the text side of a model that was loaded: of its ids, and of its sources'.
     """
 
     longest: int | None = None
     stepper: Step | None = None
     tokenizer: object = None
-    head: nn.Module | None
+    source_tokenizer: object = None
+    head: Head | None
 
     def __init__(self, spec: ModelSpec, at: Site) -> None:
         super().__init__(at)
@@ -71,7 +67,7 @@ class Model(Part, ABC):
     @overload
     def forward(self, ids: Tensor, state: State, **given: Unpack[Given]) -> tuple[Tensor, State]: ...
     def forward(self, ids: Tensor, state: State | None = None, **given: Unpack[Given]) -> Tensor | tuple[Tensor, State]:
-        """Logits (B, T, V) of ids (B, T); with a state, logits and the state after these tokens."""
+        """What the head makes of ids (B, T); with a state, that and the state after these tokens."""
         call = checked(ids, self.spec, **given)
         self._check_longest(ids, call, state)
         if state is None:
@@ -83,17 +79,25 @@ class Model(Part, ABC):
         mark = replace(state.mark, count=state.mark.count + ids.shape[1], used=False)
         return out, State(past, mark)
 
-    def losses(self, ids: Tensor, targets: Tensor, **given: Unpack[Given]) -> Tensor:
-        """(B, T) nats of each target; 0 where it is -100. The head makes them in chunks, never all logits at once."""
-        if not isinstance(self.head, LossHead):
-            raise ValueError("this model's head has no loss; declare a head such as `tied` or `language`")
+    def read(self, ids: Tensor, reader: Reader[T], **given: Unpack[Given]) -> T:
+        """What `reader` makes of the stream, in the head's place."""
         call = checked(ids, self.spec, **given)
         self._check_longest(ids, call)
-        return self.head.loss(self.step(ids, past=None, head=False, **call)[0], targets)
+        return self.step(ids, past=None, reader=reader, **call)[0]
 
-    def loss(self, ids: Tensor, targets: Tensor, **given: Unpack[Given]) -> Tensor:
+    def losses(self, ids: Tensor, targets: Tensor, *, smoothing: float = 0.0, **given: Unpack[Given]) -> Tensor:
+        """Nats of each target, (B, T), or (B,) of a head that pools; 0 where it is -100. See `Head.loss`."""
+        head = self.head
+        if head is None:
+            raise ValueError("this model has no head, and so no loss; declare a head such as `tied` or `language`")
+        return self.read(ids, lambda h, where: head.loss(h, targets, where, smoothing), **given)
+
+    def loss(self, ids: Tensor, targets: Tensor, *, smoothing: float = 0.0, **given: Unpack[Given]) -> Tensor:
         """The mean of `losses` over the targets that are not -100, a scalar."""
-        return self.losses(ids, targets, **given).sum() / (targets != IGNORED).sum().clamp(min=1)
+        losses = self.losses(ids, targets, smoothing=smoothing, **given)
+        counted = (targets != IGNORED) | targets.is_floating_point()  # -100 is a number like others
+        counted = counted.reshape(*losses.shape, -1).any(-1)  # a row may have several targets
+        return losses.sum() / counted.sum().clamp(min=1)
 
     def step(
         self,
@@ -106,15 +110,14 @@ class Model(Part, ABC):
         sources: Mapping[str, Source] | None = None,
         tape: Tape | None = None,
         checkpoint: bool = False,
-        head: bool = True,
-    ) -> tuple[Tensor, Any]:
-        """The pure part of a call: tensors in; logits (without `head` the stream) and the ModelPast, if any, out."""
+        reader: Reader[Any] | None = None,
+    ) -> tuple[Any, Any]:
+        """The pure part of a call: tensors in; what the head, or `reader`, reads and the ModelPast, if any, out."""
         where, after = clock(ids, real, labels or {}, past, coords)
-        straight = past is None and real is None and coords is None and not labels
-        ctx = Context(where, dict(sources or {}), tape, checkpoint, straight)
+        ctx = Context(where, dict(sources or {}), tape, checkpoint, straight=past is None and real is None)
         out, body = self.hidden(ids, ctx, None if past is None else past.body)
-        if head and self.head is not None:
-            out = self.head(out)
+        if (read := reader or self.head) is not None:
+            out = read(out, where)
         return out, None if after is None else replace(after, body=body)
 
     def init_state(
@@ -131,6 +134,11 @@ class Model(Part, ABC):
         capacity: None grows without bound and is functional; a number makes room for as many tokens a row at once,
         written in place unless `inplace` says otherwise. slack: how many tokens `trim` and `rewind` may forget in all.
         """
+        if self.head is not None and self.head.pools:
+            raise ValueError(
+                f"{self.head.path}: this head reads the whole text at once, so the text cannot be cut into calls; "
+                "call the model without a state"
+            )
         if batch < 1 or slack < 0 or (capacity is not None and capacity < 1):
             raise ValueError(
                 f"batch ({batch}) and capacity ({capacity}) must be at least 1, slack ({slack}) at least 0"

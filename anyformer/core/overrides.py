@@ -166,9 +166,7 @@ class _Override:
         ]
 
     def _into_part(self, node: Any, rows: Rows, keys: list[str], at: str) -> Any:
-        tree = rows.write(node) if isinstance(node, Spec) else node
-        if rows.text is None and isinstance(tree, str):
-            tree = {"kind": tree}
+        tree = rows.write(node) if isinstance(node, Spec) else rows.named(node)
         if keys in ([], ["kind"]):
             swap = rows.text is None and isinstance(self.value, str) and isinstance(tree, dict) and "kind" in tree
             return self._swapped(tree, rows, at) if swap else self.value

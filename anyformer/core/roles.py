@@ -14,6 +14,7 @@ from anyformer.core.spec import (
     ModelSpec,
     NormSpec,
     ObjectiveSpec,
+    OptimizerSpec,
     PositionSpec,
     Ref,
     ResidualSpec,
@@ -38,5 +39,6 @@ Head = Annotated[HeadSpec | Ref, Rows("anyformer.heads")]
 Data = Annotated[DataSpec, Rows("anyformer.data")]
 Tokenizer = Annotated[TokenizerSpec, Rows("anyformer.data.tokenizers")]
 Objective = Annotated[ObjectiveSpec, Rows("anyformer.training.objectives")]
+Optimizer = Annotated[OptimizerSpec, Rows("anyformer.training.optimizers", default="adamw")]
 Schedule = Annotated[ScheduleSpec, Rows("anyformer.training.schedules")]
 AnyModel = Annotated[ModelSpec, Rows("anyformer.architectures")]

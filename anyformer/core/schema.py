@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from anyformer.core.overrides import default, roles
-from anyformer.core.spec import Ref, Spec, adapter
+from anyformer.core.spec import Ref, Rows, Spec, adapter
 from anyformer.core.tables import row, table
 
 
@@ -72,6 +72,8 @@ class _Collected:
         self.linked |= {*rows["packages"]}
         text = [{"type": "string", "description": "such as causal & (sinks(4) | window(512))"}] if rows["text"] else []
         links = [{"$ref": f"#/$defs/{package}"} for package in rows["packages"]]
+        if rows["default"] is not None:  # its keys, without `kind`
+            links.append(self.of(Rows(*rows["packages"]).find(rows["default"])))
         return {"anyOf": [*text, *links, *([adapter(Ref).json_schema()] if rows["ref"] else [])]}
 
     def _with_defaults(self, made: dict[str, Any], cls: type[Spec]) -> dict[str, Any]:

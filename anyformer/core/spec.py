@@ -68,6 +68,8 @@ Size = Annotated[
     int, BeforeValidator(_whole), Field(ge=1, le=2**24)
 ]  # of one axis of a tensor: a slip is refused early
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]  # of a running mean: how much of it each step keeps
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -187,6 +189,23 @@ class ObjectiveSpec(Spec):
     """What training minimises."""
 
 
+class OptimizerSpec(Spec, ABC):
+    """How gradients change the weights.
+
+    lr: the rate that a schedule scales.
+    """
+
+    lr: float
+
+    @abstractmethod
+    def make(self, model: Model) -> torch.optim.Optimizer:
+        """The optimiser of a model's parameters; each group holds its unscaled rate as `rate`."""
+
+    @abstractmethod
+    def state_size(self, model: Model) -> int:
+        """How many numbers it keeps beside the weights; counts of steps are not worth counting."""
+
+
 class ScheduleSpec(Spec, ABC):
     """How the learning rate moves."""
 
@@ -244,15 +263,18 @@ class Ref(Spec):
 class Rows:
     """Annotated[Base, Rows("anyformer.attention", …)]: `kind` through the tables, both ways.
 
-    text: reads a written form of the part, for a base whose `str` writes it (patterns).
+    text: reads a written form of the part, for a base whose `str` writes it (patterns). default: the kind of a mapping
+    that names none.
     """
 
     packages: tuple[str, ...]
     text: Callable[[str], Spec] | None
+    default: str | None
 
-    def __init__(self, *packages: str, text: Callable[[str], Spec] | None = None) -> None:
+    def __init__(self, *packages: str, text: Callable[[str], Spec] | None = None, default: str | None = None) -> None:
         object.__setattr__(self, "packages", packages)
         object.__setattr__(self, "text", text)
+        object.__setattr__(self, "default", default)
 
     def kinds(self) -> dict[str, str]:
         """Every name that can be written here, and the package whose row it is."""
@@ -271,6 +293,14 @@ class Rows:
             raise ValueError(f"{owners[0]}: {kind!r} is {found.__module__}.{found.__qualname__}, which is no Spec")
         return found
 
+    def named(self, given: Any) -> Any:
+        """What is written of a part, as a mapping with its kind: a bare name, or keys where there is a default."""
+        if isinstance(given, str) and self.text is None:
+            return {"kind": given}
+        if self.default is not None and isinstance(given, dict):
+            return {"kind": self.default, **given}
+        return given
+
     def kind(self, part: Spec) -> str:
         """The name of a part's row."""
         at = home(type(part))
@@ -285,7 +315,7 @@ class Rows:
             return self._own(given, bases)
         if self.text is not None and isinstance(given, str):
             return self.text(given)
-        tree = {"kind": given} if isinstance(given, str) else given
+        tree = self.named(given)
         if Ref in bases and isinstance(tree, dict) and "ref" in tree:
             return Ref(**tree)
         if not isinstance(tree, dict) or not isinstance(tree.get("kind"), str):
@@ -331,6 +361,7 @@ class Rows:
             "x-rows": {
                 "packages": list(self.packages),
                 "text": self.text is not None,
+                "default": self.default,
                 "ref": (core.get("metadata") or {})["ref"],
             }
         }
@@ -347,6 +378,7 @@ class Site:
     """Where a part is built: its path, the sizes there, and the parts built before it.
 
     depth: (index, of how many) along the stack. joins: the parts of a block that a residual serves.
+    gain: what a residual wants the first weights of the parts beside it multiplied by.
     vocabulary: tokens there are, where tokens enter and leave. rank: coordinates a token.
     heads, head_size: for parts that a mixer holds. labels, sources: the names that the model declares.
     whole: labels whose marked tokens always come in one call.
@@ -358,6 +390,7 @@ class Site:
     _: KW_ONLY
     depth: tuple[int, int] = (0, 1)
     joins: tuple[str, ...] = ()
+    gain: float = 1.0
     vocabulary: int | None = None
     rank: int = 1
     heads: int | None = None

@@ -3,32 +3,60 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from anyformer.core.errors import InputError
 from anyformer.core.spec import DataSpec, TokenizerSpec
+from anyformer.core.tables import nearest
 
 if TYPE_CHECKING:
     from anyformer.data.tokenizer import TextTokenizer
 
+Row = Mapping[str, str]  # column -> what stands there
+
 
 class TextData(DataSpec, ABC):
-    """Data that is a list of texts.
+    """Data that is a list of rows, each of named columns of text; plain texts have the one column `text`.
 
-    tokenizer: how they become numbers. held_out: the fraction of the documents that is never trained on; of a single
-    document it is the tail; 1 keeps all of it for evaluation.
+    tokenizer: how they become numbers. source_tokenizer: how the column `source` does; None: as all others do.
+    held_out: the fraction of the rows that is never trained on; of a single text it is the tail; 1 keeps all of it for
+    evaluation.
     """
 
     tokenizer: TokenizerSpec
+    source_tokenizer: TokenizerSpec | None = None
     held_out: float
 
     @abstractmethod
-    def documents(self) -> Iterator[str]:
-        """Every document, in an order that does not change; raises InputError where there is none."""
+    def rows(self) -> Iterator[Row]:
+        """Every row, in an order that does not change; raises InputError where there is none."""
+
+    def validation(self) -> Iterator[Row] | None:
+        """Every row of a set that is held out whole; None: a fraction of `rows` is held out."""
+        return None
+
+    @abstractmethod
+    def elsewhere(self, path: str) -> TextData:
+        """The same kind of data at another path, all of it held out: what a finished run is measured on."""
+
+
+def column(row: Row, name: str) -> str:
+    """What stands in a column that has to be there."""
+    if name not in row:
+        raise InputError(
+            f"the data has no column {name!r}; it has: {', '.join(row)}{nearest(name, row)}; say which one is meant, as"
+            f" in --set data.columns.{name}={next(iter(row), 'NAME')}"
+        )
+    return row[name]
 
 
 class TextTokenizerSpec(TokenizerSpec, ABC):
-    """A tokenizer that is yet to be trained."""
+    """A tokenizer of texts."""
+
+    def existing(self) -> TextTokenizer | None:
+        """The tokenizer, where it needs no training; None: it is yet to be trained."""
+        return None
 
     @abstractmethod
     def train(self, training: Iterable[str], held_out: Iterable[str]) -> TextTokenizer:

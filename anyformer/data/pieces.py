@@ -5,7 +5,10 @@ neither back nor ahead from there. So a cut at such a border changes no token.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+from anyformer.core.errors import InputError
+from anyformer.data.guard import check_text
 
 SIZE = 1 << 20  # characters: a few hundred megabytes of the library's bookkeeping, at most
 BORDER = re.compile(r"(?<=\S)(?= \S)")
@@ -26,3 +29,21 @@ def pieces(text: str, size: int = SIZE) -> Iterator[str]:
         yield text[start:end]
         start = end
     yield text[start:]
+
+
+def training_batches(documents: Iterable[str], kind: str) -> Iterator[list[str]]:
+    """The text that a tokenizer is trained on, some pieces at a time. kind: what is trained, for the error of none."""
+    batch: list[str] = []
+    held, empty = 0, True
+    for document in documents:
+        check_text(document)
+        empty = empty and (not document or document.isspace())
+        for piece in pieces(document):
+            batch.append(piece)
+            held += len(piece)
+            if held >= SIZE:
+                yield batch
+                batch, held = [], 0
+    if empty:
+        raise InputError(f"there is no training text to learn {kind} from: lower data.held_out, or take bytes")
+    yield batch

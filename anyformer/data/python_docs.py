@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from anyformer.core.errors import InputError
 from anyformer.core.roles import Tokenizer
 from anyformer.core.spec import Fraction, spec
-from anyformer.data.base import TextData
+from anyformer.data.base import Row, TextData
+from anyformer.data.text import Text
 from anyformer.data.tokenizers.bytes import Bytes
 
 
@@ -19,7 +20,7 @@ class PythonDocs(TextData):
     tokenizer: Tokenizer = Bytes()
     held_out: Fraction = 0.1
 
-    def documents(self) -> Iterator[str]:
+    def rows(self) -> Iterator[Row]:
         """The topics, by name."""
         try:
             from pydoc_data.topics import topics
@@ -28,4 +29,7 @@ class PythonDocs(TextData):
                 "this Python came without its documentation (pydoc_data): install its full standard library, or take"
                 " a text of your own (--set data.kind=text --set data.path=...)"
             ) from None
-        yield from (topics[name] for name in sorted(topics))
+        yield from ({"text": topics[name]} for name in sorted(topics))
+
+    def elsewhere(self, path: str) -> Text:
+        return Text(path=path, tokenizer=self.tokenizer, held_out=1.0)

@@ -1,5 +1,6 @@
 """Text files and folders of them."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -8,7 +9,7 @@ from pydantic import Field
 from anyformer.core.errors import InputError
 from anyformer.core.roles import Tokenizer
 from anyformer.core.spec import Fraction, spec
-from anyformer.data.base import TextData
+from anyformer.data.base import Row, TextData
 from anyformer.data.reading import find, read_text
 from anyformer.data.tokenizers.bytes import Bytes
 
@@ -32,7 +33,7 @@ class Text(TextData):
     errors: Literal["strict", "replace"] = "strict"
     source: str = ""
 
-    def documents(self) -> Iterator[str]:
+    def rows(self) -> Iterator[Row]:
         """The documents of every file, files in the order of `path` and sorted within a folder."""
         paths = (self.path,) if isinstance(self.path, str) else self.path
         found = False
@@ -42,6 +43,9 @@ class Text(TextData):
                 for document in text.split(self.separator) if self.separator else (text,):
                     if document.strip():  # between two separators in a row there is nothing to learn
                         found = True
-                        yield document
+                        yield {"text": document}
         if not found:
             raise InputError(f"{', '.join(paths)}: no text, only empty files or white space: name files that hold text")
+
+    def elsewhere(self, path: str) -> "Text":
+        return dataclasses.replace(self, path=path, held_out=1.0)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,39 +22,46 @@ from anyformer.data.lookup import Lookup, lookup
 from anyformer.data.pieces import SIZE, pieces
 from anyformer.data.stream import ByteStream, Stream, WindowStream
 
-# A tokenizer.json does not say which of its special tokens begins a text or ends it: these are the names in use.
-BEGIN = ("<|endoftext|>", "<s>", "<bos>", "<|begin_of_text|>")
-END = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>")
-PAD = ("<pad>", "<|pad|>", "[PAD]")
+# A tokenizer.json does not say what its special tokens are for: these are the names in use.
+ROLES = {
+    "begin": ("<|endoftext|>", "<s>", "<bos>", "<|begin_of_text|>", "[CLS]"),
+    "end": ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "[SEP]"),
+    "pad": ("<pad>", "<|pad|>", "[PAD]"),
+    "unknown": ("<unk>", "[UNK]"),
+    "mask": ("<mask>", "[MASK]"),
+    "start": ("[CLS]", "<cls>", "<s>"),
+    "separator": ("[SEP]", "<sep>", "</s>"),
+}
+NAMES = {name for names in ROLES.values() for name in names}
 
 
 class TextTokenizer:
-    """A tokenizer of the `tokenizers` library, with the ids of its `begin`, `end` and `pad` tokens (None: it has none).
+    """A tokenizer of the `tokenizers` library, with the ids of its special tokens by what they are for.
 
-    Special tokens written in a text, `<|endoftext|>` say, are that text and nothing else unless `special` is asked for;
-    decoding leaves them out unless asked. No token is added at either end.
+    begin, end: of a document. start, separator: before all that an encoder reads, and after each text of it. pad, mask,
+    unknown: as they say. None: it has none. Special tokens written in a text, `<|endoftext|>` say, are that text and
+    nothing else unless `special` is asked for; decoding leaves them out unless asked. No token is added at either end.
     """
 
-    def __init__(
-        self, backend: Tokenizer, begin: str | None = None, end: str | None = None, pad: str | None = None
-    ) -> None:
+    def __init__(self, backend: Tokenizer) -> None:
+        backend.no_truncation()  # of a published one: a text is never cut without a word
+        backend.no_padding()
         self.definition = backend.to_str()
         self.plain = backend
         self.plain.encode_special_tokens = True  # the library's way to say: as plain text
-        self.begin, self.end, self.pad = (self._named(name) for name in (begin, end, pad))
-        added = backend.get_added_tokens_decoder()
-        self.special = frozenset(token for token, text in added.items() if text.special)
+        special = {text.content: id for id, text in backend.get_added_tokens_decoder().items() if text.special}
+        self.special = frozenset(special.values())
+        self.begin, self.end, self.pad, self.unknown, self.mask, self.start, self.separator = (
+            next((special[name] for name in names if name in special), None) for names in ROLES.values()
+        )
         self.vocabulary = max(backend.get_vocab().values(), default=-1) + 1
         """How many ids there are: every id is below it."""
 
     @classmethod
     def read(cls, definition: str, what: str = "tokenizer.json") -> TextTokenizer:
-        """From the text of a `tokenizer.json`, its begin, end and pad tokens found by the usual names."""
+        """From the text of a `tokenizer.json`."""
         with guarded(what):
-            backend = Tokenizer.from_str(definition)
-        special = {text.content for text in backend.get_added_tokens_decoder().values() if text.special}
-        begin, end, pad = (next((name for name in names if name in special), None) for names in (BEGIN, END, PAD))
-        return cls(backend, begin, end, pad)
+            return cls(Tokenizer.from_str(definition))
 
     @classmethod
     def load(cls, path: Path) -> TextTokenizer:
@@ -78,7 +87,29 @@ class TextTokenizer:
         if self._lookup is not None:
             return self._lookup(text).tolist()
         with guarded("this text cannot be encoded"):
-            return (self._knowing if special else self.plain).encode(text, add_special_tokens=False).ids
+            ids = (self._knowing if special else self.plain).encode(text, add_special_tokens=False).ids
+        return ids if special else self._as_text(ids)
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The tokens of a text, and the characters of it that each stands for: text[start:end].
+
+        A token that begins with a space has that space; tokens that are bytes of one character all have it.
+        """
+        ids = self.encode(text)
+        with guarded("this text cannot be encoded"):
+            return ids, self.plain.encode(text, add_special_tokens=False).offsets
+
+    def encode_words(self, words: Sequence[str]) -> list[list[int]]:
+        """The tokens of each word of a text whose words are divided by spaces; a space belongs to the word after it.
+
+        A word of which the tokenizer keeps nothing (a control character, for WordPiece) has none.
+        """
+        ids, offsets = self.encode_with_offsets(" ".join(words))
+        ends = [length - 1 for length in accumulate(len(word) + 1 for word in words)]
+        parts: list[list[int]] = [[] for _ in words]
+        for token, (start, _) in zip(ids, offsets, strict=True):
+            parts[bisect_right(ends, start)].append(token)
+        return parts
 
     def encode_documents(self, documents: Iterable[str], size: int = SIZE) -> Iterator[tuple[int, NDArray[np.uint32]]]:
         """The tokens of many texts, in order: pairs of a text's number, from 0, and some of its tokens.
@@ -123,15 +154,15 @@ class TextTokenizer:
         with guarded("a text cannot be encoded"):
             encodings = self.plain.encode_batch_fast([text for _, text in batch], add_special_tokens=False)
         for (number, _), encoding in zip(batch, encodings, strict=True):
-            yield number, np.array(encoding.ids, dtype=np.uint32)
+            yield number, np.array(self._as_text(encoding.ids), dtype=np.uint32)
 
-    def _named(self, name: str | None) -> int | None:
-        if name is None:
-            return None
-        token = self.plain.token_to_id(name)
-        if token is None:
-            raise InputError(f"the tokenizer has no token {name!r}")
-        return token
+    def _as_text(self, ids: list[int]) -> list[int]:
+        """A Unigram model takes a text that reads like a special token for it: that is unknown text, and no more."""
+        if self._layout["model"]["type"] != "Unigram" or self.special.isdisjoint(ids):
+            return ids
+        if self.unknown is None:
+            raise InputError("the text reads like a special token of this tokenizer, which cannot tell them apart")
+        return [self.unknown if token in self.special else token for token in ids]
 
     def _token(self, token: int) -> str:
         text = self.plain.id_to_token(token) if 0 <= token < self.vocabulary else None
@@ -157,10 +188,13 @@ class TextTokenizer:
         """Whether a piece of a text, cut at the end of a word, becomes the tokens that it becomes inside of it."""
         if self._lookup is not None:
             return True
-        splitter = self._layout["pre_tokenizer"]
-        if splitter is None or splitter["type"] != "ByteLevel" or self._layout["normalizer"] is not None:
+        splitter, normalizer = self._layout["pre_tokenizer"], self._layout["normalizer"]
+        if splitter is None or not all(token["special"] for token in self._layout["added_tokens"]):
             return False
-        return splitter["use_regex"] and not splitter["add_prefix_space"]
+        if splitter["type"] == "BertPreTokenizer":
+            return normalizer is None or normalizer["type"] == "BertNormalizer"
+        plain = splitter["type"] == "ByteLevel" and splitter["use_regex"] and not splitter["add_prefix_space"]
+        return plain and normalizer is None
 
     @cached_property
     def _knowing(self) -> Tokenizer:

@@ -1,5 +1,7 @@
 """How tokens enter."""
 
 TABLE = {
+    "factorised": "factorised:Factorised",
+    "given": "given:Given",
     "tokens": "tokens:Tokens",
 }

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from anyformer.core.fills import normal
 from anyformer.core.layer import Part
 from anyformer.core.linear import INIT_STD
-from anyformer.core.spec import EmbeddingSpec, Fraction, Positive, Site, spec
+from anyformer.core.spec import EmbeddingSpec, Positive, Site, spec
 
 
 @spec
@@ -20,7 +20,6 @@ class Tokens(EmbeddingSpec):
 
     scale: Positive = 1.0
     std: Positive = INIT_STD
-    dropout: Fraction = 0.0
 
     def build(self, at: Site) -> TokenEmbedding:
         return TokenEmbedding(self, at)
@@ -35,9 +34,9 @@ class TokenEmbedding(Part):
         super().__init__(at)
         if at.vocabulary is None:
             raise ValueError(f"{at.path}: the model's vocabulary is not set; training sets it from the tokenizer")
-        self.scale, self.dropout = spec.scale, spec.dropout
+        self.scale = spec.scale
         self.param("weight", ("V", "C"), {"V": at.vocabulary, "C": at.width}, normal(spec.std))
 
     def forward(self, ids: Tensor) -> Tensor:
         """(B, T) -> (B, T, C)."""
-        return F.dropout(F.embedding(ids, self.weight) * self.scale, self.dropout, self.training)
+        return F.embedding(ids, self.weight) * self.scale

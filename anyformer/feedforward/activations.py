@@ -1,4 +1,8 @@
-"""The nonlinearities by name. `gelu` is the exact one (erf), `gelu_tanh` GPT-2's approximation, 5e-4 away."""
+"""The nonlinearities by name. `gelu` is the exact one (erf), `gelu_tanh` GPT-2's approximation, 5e-4 away.
+
+`relu2` is relu(x)² (So et al. 2021, Primer). As the gate of `gated`, sigmoid makes GLU, relu ReGLU, gelu GEGLU, silu
+SwiGLU, and identity the bilinear form (Shazeer 2020).
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,13 +11,15 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
-Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid"]
+Activation = Literal["relu", "relu2", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "identity"]
 
 FUNCTIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
+    "relu2": lambda x: F.relu(x).square(),
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "silu": F.silu,
     "tanh": F.tanh,
     "sigmoid": F.sigmoid,
+    "identity": lambda x: x,
 }

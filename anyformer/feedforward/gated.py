@@ -5,12 +5,13 @@ from __future__ import annotations
 from math import ceil
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from anyformer.core.context import Context
 from anyformer.core.fills import normal
 from anyformer.core.layer import Stateless
 from anyformer.core.linear import Linear, residual_std
-from anyformer.core.spec import LayerSpec, Site, Size, spec
+from anyformer.core.spec import Fraction, LayerSpec, Site, Size, spec
 from anyformer.core.state import Past
 from anyformer.feedforward.activations import FUNCTIONS, Activation
 
@@ -20,11 +21,13 @@ class Gated(LayerSpec):
     """A gate beside the up projection: GLU, GEGLU, SwiGLU (Shazeer 2020).
 
     hidden: None gives 8/3 of the width, rounded up to a multiple of 8: as many weights as an MLP of four widths.
+    dropout: of the gated product.
     """
 
     hidden: Size | None = None
     activation: Activation = "silu"
     bias: bool = False
+    dropout: Fraction = 0.0
 
     def build(self, at: Site) -> GatedLayer:
         return GatedLayer(self, at)
@@ -36,11 +39,11 @@ class GatedLayer(Stateless):
     def __init__(self, spec: Gated, at: Site) -> None:
         super().__init__(at)
         sizes = {"C": at.width, "F": spec.hidden or 8 * ceil(at.width / 3)}
-        self.activation = FUNCTIONS[spec.activation]
+        self.activation, self.dropout = FUNCTIONS[spec.activation], spec.dropout
         self.gate = Linear(at.at("gate"), "F", "C", sizes, spec.bias)
         self.up = Linear(at.at("up"), "F", "C", sizes, spec.bias)
         self.down = Linear(at.at("down"), "C", "F", sizes, spec.bias, normal(residual_std(at.depth)))
 
     def forward(self, x: Tensor, ctx: Context, state: Past = None) -> tuple[Tensor, Past]:
         hidden = ctx.point(self.path, "hidden", self.activation(self.gate(x)) * self.up(x))
-        return self.down(hidden), state
+        return self.down(F.dropout(hidden, self.dropout, self.training)), state

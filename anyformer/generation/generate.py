@@ -1,126 +1,211 @@
-"""Generation: prompts of any lengths in, tokens out one by one, on a state that is written in place."""
+"""Generation: texts in, texts out, token by token, on a state that is written in place."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Generator
 
+from anyformer.architectures.encoder_decoder import EncoderDecoderModel
 from anyformer.core.model import Model
-from anyformer.data.tokenizer import TextTokenizer
-from anyformer.generation.sampling import Sampling
+from anyformer.data.stream import Stream
+from anyformer.generation.beam import Beams, beam_search
+from anyformer.generation.prompts import Prompts, prompts_of, read, tokenizer_of
+from anyformer.generation.sampling import Sampling, Seen
+from anyformer.generation.stops import Stops
 
-CHUNK = 512  # tokens of a prompt that are read at a time
 WORTH_COMPILING = {"cpu": 16_384, "cuda": 1_024}  # tokens from which compiling the step pays (seconds against minutes)
 
 
 @torch.no_grad()
 def token_rows(
-    model: Model,
-    prompts: Sequence[Sequence[int]],
-    count: int,
-    sampling: Sampling,
-    seed: int = 0,
-    end: int | None = None,
+    model: Model, prompts: Prompts, sampling: Sampling, *, seed: int = 0, end: int | None = None, samples: int = 1
 ) -> Iterator[list[int | None]]:
-    """The next token of every row, up to `count` times; None for a row that has ended.
+    """The next token of every row, again and again, until all have ended; None for a row that has.
 
-    prompts: ids, at least one a row. Row i draws from seed + i. end: the token that ends a row, not given out.
+    samples: rows for each prompt, side by side. Row i draws from seed + i. end: the token that ends a row, not given
+    out.
     """
+    if not any(prompts.counts):
+        return
     model.eval()
-    rows, longest = len(prompts), max(map(len, prompts), default=0)
-    if rows == 0 or min(map(len, prompts)) == 0:
-        raise ValueError("there must be a prompt, and every prompt must have at least one token")
-    if model.longest is not None and longest + count - 1 > model.longest:  # the last one is not read
-        raise ValueError(
-            f"the model's positions end at {model.longest} tokens; a prompt of {longest} and {count} more do not fit"
-        )
-    device = next(model.parameters()).device
-    dice = [Generator().manual_seed(seed + row) for row in range(rows)]
-    capacity = 1 << (longest + count - 1).bit_length()
-    state = model.init_state(rows, capacity=capacity)
-    # left padding, so that all rows end together; row by row the clock counts real tokens only
-    ids = torch.tensor([[0] * (longest - len(p)) + list(p) for p in prompts], device=device)
-    real = (
-        torch.arange(longest, device=device)
-        >= longest - torch.tensor([len(p) for p in prompts], device=device)[:, None]
-    )
-    ragged = not bool(real.all())
-    logits = torch.empty(0)
-    for part in range(0, longest, CHUNK):
-        some = slice(part, part + CHUNK)
-        logits, state = model(ids[:, some], state, real=real[:, some] if ragged else None)
-    if count * rows >= WORTH_COMPILING.get(device.type, count * rows + 1) and model.stepper is None:
+    logits, state = read(model, prompts)
+    if samples > 1:
+        each = torch.arange(len(prompts.ids), device=logits.device).repeat_interleave(samples)
+        logits, state = logits[each], state.select(each)
+    left = [count for count in prompts.counts for _ in range(samples)]  # how many tokens each row may still get
+    worth = WORTH_COMPILING.get(logits.device.type)
+    dice = [Generator().manual_seed(seed + row) for row in range(len(left))]
+    seen = None
+    if sampling.penalises:
+        seen = Seen.of([ids for ids in prompts.ids for _ in range(samples)], logits.shape[-1], logits.device)
+    # a row that has ended goes along, and where the positions would not reach so far its tokens are padding
+    short = model.longest is not None and max(map(len, prompts.ids)) + max(left) - 1 > model.longest
+    with compiled(model, worth is not None and sum(left) >= worth and prompts.sources is None):
+        while any(left):
+            drawn = sampling.draw(logits, dice, seen)
+            given = [token if more and token != end else None for more, token in zip(left, drawn.tolist(), strict=True)]
+            left = [0 if token is None else more - 1 for more, token in zip(left, given, strict=True)]
+            yield given
+            if any(left):
+                if seen is not None:
+                    seen.write(drawn)
+                real = torch.tensor(left, device=drawn.device)[:, None] > 0 if short else None
+                logits, state = model(drawn[:, None], state, real=real)
+                logits = logits[:, -1]
+
+
+@contextmanager
+def compiled(model: Model, worth: bool) -> Iterator[None]:
+    """The step compiled while tokens are written, if that is worth it; prompts, each of its own length, are not."""
+    if not worth or model.stepper is not None:
+        yield
+        return
+    from torch._dynamo import config
+
+    # whatever is compiled is kept, once for each number of rows and room; more than 8 of them would be an error
+    with config.patch(recompile_limit=256):
         model.compile_step()
-    alive = [True] * rows
-    for number in range(count):
-        drawn = sampling.draw(logits[:, -1], dice)
-        given: list[int | None] = []
-        for row, token in enumerate(drawn.tolist()):
-            alive[row] = alive[row] and token != end
-            given.append(token if alive[row] else None)
-        yield given
-        if not any(alive) or number == count - 1:
+        try:
+            yield
+        finally:
+            model.stepper = None
+
+
+@dataclass
+class Writing:
+    """One text in the making.
+
+    most: how many tokens it may have. show: is called with each new piece. text: what is shown so far. ids: its tokens,
+    without the end token. ended: by the end token, by a stop string, or because it has `most` tokens; None: not yet.
+    score: what beams compare.
+    """
+
+    stream: Stream
+    stops: Stops
+    most: int
+    show: Callable[[str], None] | None = None
+    score: float | None = None
+    text: str = ""
+    ids: list[int] = field(default_factory=list)
+    ended: Literal["end", "stop", "length"] | None = None
+
+    def add(self, token: int | None) -> None:
+        """One token more; None: there is none."""
+        if self.ended is not None:
             return
-        logits, state = model(drawn[:, None], state)
+        if token is not None:
+            self.ids.append(token)
+            self._put(self.stops.push(self.stream.push(token)))
+        last = token is None or len(self.ids) == self.most
+        if last and not self.stops.over:
+            self._put(self.stops.push(self.stream.flush()))
+            self._put(self.stops.flush())
+        if last or self.stops.over:
+            self.ended = "stop" if self.stops.over else "length" if len(self.ids) == self.most else "end"
+
+    def pause(self) -> None:
+        """Show what could have become a stop string."""
+        if self.ended is None:
+            self._put(self.stops.flush())
+
+    def _put(self, text: str) -> None:
+        self.text += text
+        if text and self.show is not None:
+            self.show(text)
 
 
-def generate(
+def write_all(
     model: Model,
-    prompt: str = "",
+    prompts: Sequence[str],
     *,
-    tokens: int = 64,
+    tokens: int | None = None,
     sampling: Sampling | None = None,
+    beams: Beams | None = None,
+    stop: str | Sequence[str] = (),
+    samples: int = 1,
     seed: int = 0,
     show: Callable[[str], None] | None = None,
-) -> str:
-    """What the model writes after `prompt`, the prompt left out. show: is called with each new piece of text."""
-    return generate_all(model, [prompt], tokens=tokens, sampling=sampling, seed=seed, show=show)[0]
+) -> list[list[Writing]]:
+    """The `samples` texts that the model writes after each prompt: see `generate_all`."""
+    if sampling is not None and beams is not None:
+        raise ValueError("beams look for the likeliest text and draw nothing: give sampling or beams, not both")
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1; came {samples}")
+    tokenizer, asked = tokenizer_of(model), prompts_of(model, prompts, tokens)
+    texts = [[Writing(tokenizer.stream(), Stops(stop), most) for _ in range(samples)] for most in asked.counts]
+    texts[0][0].show = show
+    if beams is not None:
+        for row, found in zip(texts, beam_search(model, asked, beams, end=tokenizer.end, best=samples), strict=True):
+            for text, one in zip(row, found, strict=True):
+                text.score = one.score
+                for token in (*one.ids, None):
+                    text.add(token)
+        return texts
+    if sampling is None:
+        sampling = Sampling(greedy=isinstance(model, EncoderDecoderModel))
+    if samples > 1 and not sampling.draws:
+        raise ValueError(f"all samples would be the same: give a sampling that draws, or beams; came {sampling}")
+    rows = [text for row in texts for text in row]
+    for new in token_rows(model, asked, sampling, seed=seed, end=tokenizer.end, samples=samples):
+        for text, token in zip(rows, new, strict=True):
+            text.add(token)
+        if all(text.ended for text in rows):
+            break
+    for text in rows:
+        text.add(None)  # of those that were to have no token at all
+    return texts
 
 
 def generate_all(
     model: Model,
     prompts: Sequence[str],
     *,
-    tokens: int = 64,
+    tokens: int | None = None,
     sampling: Sampling | None = None,
+    beams: Beams | None = None,
+    stop: str | Sequence[str] = (),
+    samples: int = 1,
     seed: int = 0,
     show: Callable[[str], None] | None = None,
 ) -> list[str]:
-    """What the model writes after each prompt; row i as `generate` would alone with seed + i. show: of row 0."""
-    if tokens < 0:
-        raise ValueError(f"tokens must be at least 0; came {tokens}")
-    tokenizer = tokenizer_of(model)
-    streams = [tokenizer.stream() for _ in prompts]
-    texts = [""] * len(prompts)
+    """What the model writes after each prompt, the prompt left out; with an encoder, what it makes of each.
 
-    def add(row: int, text: str) -> None:
-        texts[row] += text
-        if show is not None and row == 0 and text:
-            show(text)
-
-    starts = [start(tokenizer, prompt) for prompt in prompts]
-    for new in token_rows(model, starts, tokens, sampling or Sampling(), seed, tokenizer.end) if tokens else ():
-        for row, token in enumerate(new):
-            if token is not None:
-                add(row, streams[row].push(token))
-    for row, stream in enumerate(streams):
-        add(row, stream.flush())
-    return texts
-
-
-def start(tokenizer: TextTokenizer, prompt: str) -> list[int]:
-    """The ids that generation goes on from: the begin token, where there is one, and the prompt's."""
-    begin = [] if tokenizer.begin is None else [tokenizer.begin]
-    ids = begin + tokenizer.encode(prompt)
-    if not ids:
-        raise ValueError("the prompt is empty and this model has no begin token: give it some text to go on from")
-    return ids
+    tokens: how many at most; None: 64, with an encoder 50 more than the source has. sampling: how they are drawn; None:
+    as likely as the model says, with an encoder always the likeliest. beams: look for the likeliest text instead. stop:
+    texts, before which a text is cut. samples: texts for each prompt, side by side; of beams the best ones. Row i is
+    what `generate` writes alone with seed + i. show: is called with each new piece of the first text.
+    """
+    texts = write_all(
+        model,
+        prompts,
+        tokens=tokens,
+        sampling=sampling,
+        beams=beams,
+        stop=stop,
+        samples=samples,
+        seed=seed,
+        show=show,
+    )
+    return [text.text for row in texts for text in row]
 
 
-def tokenizer_of(model: Model) -> TextTokenizer:
-    """The text side of a loaded model."""
-    if not isinstance(model.tokenizer, TextTokenizer):
-        raise ValueError("this model has no tokenizer; load it from a run, or set model.tokenizer")
-    return model.tokenizer
+def generate(
+    model: Model,
+    prompt: str = "",
+    *,
+    tokens: int | None = None,
+    sampling: Sampling | None = None,
+    beams: Beams | None = None,
+    stop: str | Sequence[str] = (),
+    seed: int = 0,
+    show: Callable[[str], None] | None = None,
+) -> str:
+    """What the model writes after `prompt`, or makes of it: see `generate_all`."""
+    return generate_all(
+        model, [prompt], tokens=tokens, sampling=sampling, beams=beams, stop=stop, seed=seed, show=show
+    )[0]

@@ -1,46 +1,62 @@
-"""A head makes the model's output of the stream, and owns the loss, so that nobody ever holds all logits of a batch."""
+"""Token heads: one answer for each token, with losses that are made in chunks."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from anyformer.core.layer import Part
-from anyformer.core.model import IGNORED
+from anyformer.core.context import Where
+from anyformer.core.head import IGNORED, Head
+from anyformer.core.spec import Site
 
 AT_ONCE = 2**24  # logits that are held at a time
+Labels = Annotated[tuple[str, ...], Field(min_length=1)]  # the names of classes, in order
 
 
-class Head(Part, ABC):
-    """(B, T, C) -> logits (B, T, V)."""
+def count(labels: Labels | None, at: Site) -> int:
+    """How many classes there are."""
+    if labels is None:
+        raise ValueError(f"{at.path}.labels: the classes are not known; training sets them from the data")
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"{at.path}.labels: the classes must differ; came {', '.join(labels)}")
+    return len(labels)
+
+
+class TokenHead(Head, ABC):
+    """(B, T, C) -> logits (B, T, V). size: V."""
+
+    size: int
 
     @abstractmethod
-    def forward(self, h: Tensor) -> Tensor:
-        """(…, C) -> logits (…, V)."""
+    def logits(self, h: Tensor) -> Tensor:
+        """(…, C) -> (…, V)."""
 
-    @property
-    @abstractmethod
-    def size(self) -> int:
-        """V."""
+    def forward(self, h: Tensor, where: Where) -> Tensor:
+        return self.logits(h)
 
-    def loss(self, h: Tensor, targets: Tensor) -> Tensor:
-        """(B, T): minus the natural logarithm of each target's probability; 0 where the target is -100."""
+    def loss(self, h: Tensor, targets: Tensor, where: Where, smoothing: float = 0.0) -> Tensor:
         flat, wanted = h.flatten(0, 1), targets.flatten()
         rows = max(1, AT_ONCE // self.size)
         if flat.shape[0] <= rows:
-            return self._some(flat, wanted).view_as(targets)
+            return self._some(flat, wanted, smoothing).view_as(targets)
         # a chunk's logits are made anew in the backward pass
         parts = [
-            checkpoint(self._some, h_part, part, use_reentrant=False)
+            checkpoint(self._some, h_part, part, smoothing, use_reentrant=False)
             for h_part, part in zip(flat.split(rows), wanted.split(rows), strict=True)
         ]
         return torch.cat(parts).view_as(targets)
 
-    def _some(self, h: Tensor, targets: Tensor) -> Tensor:
-        logits = self(h)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return F.cross_entropy(logits, targets, reduction="none", ignore_index=IGNORED)
+    def _some(self, h: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+        return nats(self.logits(h), targets, smoothing)
+
+
+def nats(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """(N,) cross-entropies of logits (N, K), in float32 at least; 0 where the target is -100."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(logits, targets, reduction="none", ignore_index=IGNORED, label_smoothing=smoothing)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from anyformer.core.linear import Linear
 from anyformer.core.spec import HeadSpec, Site, spec
-from anyformer.heads.base import Head
+from anyformer.heads.base import TokenHead
 
 
 @spec
@@ -19,18 +19,15 @@ class Language(HeadSpec):
         return LanguageHead(self, at)
 
 
-class LanguageHead(Head):
+class LanguageHead(TokenHead):
     """out: (V, C)."""
 
     def __init__(self, spec: Language, at: Site) -> None:
         super().__init__(at)
         if at.vocabulary is None:
             raise ValueError(f"{at.path}: the model's vocabulary is not set; training sets it from the tokenizer")
-        self.out = Linear(at.at("out"), "V", "C", {"V": at.vocabulary, "C": at.width}, spec.bias)
+        self.size = at.vocabulary
+        self.out = Linear(at.at("out"), "V", "C", {"V": self.size, "C": at.width}, spec.bias)
 
-    @property
-    def size(self) -> int:
-        return self.out.weight.shape[0]
-
-    def forward(self, h: Tensor) -> Tensor:
+    def logits(self, h: Tensor) -> Tensor:
         return self.out(h)

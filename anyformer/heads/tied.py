@@ -1,13 +1,14 @@
-"""The embedding read backwards (Press & Wolf 2017): logits = W_e h."""
+"""The embedding read backwards (Press & Wolf 2017): logits = W_e h, and a bias where one was trained."""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
 
+from anyformer.core.fills import zeros
 from anyformer.core.spec import HeadSpec, Positive, Ref, Site, spec
 from anyformer.embeddings.tokens import TokenEmbedding
-from anyformer.heads.base import Head
+from anyformer.heads.base import TokenHead
 
 
 @spec
@@ -19,24 +20,27 @@ class Tied(HeadSpec):
 
     table: Ref = Ref("embedding")
     scale: Positive = 1.0
+    bias: bool = False
 
     def build(self, at: Site) -> TiedHead:
         return TiedHead(self, at)
 
 
-class TiedHead(Head):
-    """No weights of its own."""
+class TiedHead(TokenHead):
+    """bias: (V,) or None."""
 
     table: TokenEmbedding
+    bias: Tensor | None
 
     def __init__(self, spec: Tied, at: Site) -> None:
         super().__init__(at)
         self.scale = spec.scale
         self.hold(at, "table", spec.table)
+        self.size = self.table.weight.shape[0]
+        if spec.bias:
+            self.param("bias", ("V",), {"V": self.size}, zeros)
+        else:
+            self.register_parameter("bias", None)
 
-    @property
-    def size(self) -> int:
-        return self.table.weight.shape[0]
-
-    def forward(self, h: Tensor) -> Tensor:
-        return F.linear(h * self.scale, self.table.weight)
+    def logits(self, h: Tensor) -> Tensor:
+        return F.linear(h * self.scale, self.table.weight, self.bias)

@@ -1,6 +1,7 @@
 """The one contract of attention: disjoint regions of keys, each giving an output and its log-sum-exp, merged.
 
-    s_ij = scale q_i . k_j + scores_ij where i sees j;  out_i = sum_j softmax_j(s_ij) v_j;  lse_i = log sum_j exp s_ij
+    s_ij = cap(scale q_i . k_j) + scores_ij where i sees j;  out_i = sum_j w_ij v_j + adds(w_i),  w_ij = softmax_j(s_ij)
+    lse_i = log sum_j exp s_ij;  cap(s) = softcap tanh(s / softcap) (Gemma 2), s itself without a softcap
     merged: out_i = sum_r exp(lse_i^r - lse_i) out_i^r,  lse_i = log sum_r exp lse_i^r
 
 Who is not seen gets the dtype's least finite number, never -inf, and values of padding are zero. A query that
@@ -27,6 +28,8 @@ class Region:
     """Queries and the keys of one region. Shapes: q (B, T, H, D), k and v (B, S, G, D), scores (B or 1, H, T, S).
 
     straight: both sides are the times 0 … T-1 of unpadded rows, so that a fast form need not look.
+    adds: what the weights (B, H, T, S), float32 or finer, give beside the sum of the values, (B, T, H, D); linear in
+    them, so that regions can be merged.
     """
 
     q: Tensor
@@ -38,6 +41,8 @@ class Region:
     scale: float
     scores: Tensor | None = None
     straight: bool = False
+    softcap: float | None = None
+    adds: Callable[[Tensor], Tensor] | None = None
 
     @property
     def seen(self) -> Tensor:
@@ -62,14 +67,18 @@ def plain(
     grouped = q.unflatten(2, (groups, heads // groups))
     scores = torch.einsum("btgrd,bsgd->bgrts", grouped, k).flatten(1, 2) * region.scale  # (B, H, T, S)
     scores = scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
+    if region.softcap is not None:
+        scores = (scores / region.softcap).tanh() * region.softcap
     if region.scores is not None:
         scores = scores + region.scores
     seen = region.seen[:, None]
     scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
     lse = scores.logsumexp(-1)
-    weights = change(scores.softmax(-1).masked_fill(~seen.any(-1, keepdim=True), 0)).to(v.dtype)
-    weights = F.dropout(weights, dropout).unflatten(1, (groups, heads // groups))
-    return torch.einsum("bgrts,bsgd->btgrd", weights, _zeroed(region)).reshape(batch, length, heads, -1), lse
+    weights = change(scores.softmax(-1).masked_fill(~seen.any(-1, keepdim=True), 0))
+    weights = F.dropout(weights, dropout)
+    shares = weights.to(v.dtype).unflatten(1, (groups, heads // groups))
+    out = torch.einsum("bgrts,bsgd->btgrd", shares, _zeroed(region)).reshape(batch, length, heads, -1)
+    return out if region.adds is None else out + region.adds(weights).to(out.dtype), lse
 
 
 def merge(results: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -82,7 +91,9 @@ def merge(results: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 def fused(region: Region, dropout: float = 0.0) -> Tensor:
-    """`scaled_dot_product_attention`: the same (B, T, H, D) without the T x S weights."""
+    """`scaled_dot_product_attention`: the same (B, T, H, D) without T x S weights; plain for terms that it lacks."""
+    if region.softcap is not None or region.adds is not None:
+        return plain(region, dropout=dropout)[0]
     q, k, v = region.q.transpose(1, 2), region.k.transpose(1, 2), region.v
     causal, mask, blind = False, None, None
     if region.straight and region.scores is None and isinstance(region.pattern, Causal | Full):

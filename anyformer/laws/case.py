@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import Parameter
 
 from anyformer.core.context import Source
 from anyformer.core.model import Model
@@ -111,6 +112,11 @@ def redraw(model: Model, std: float) -> Model:
     return model
 
 
+def learnt(model: Model) -> dict[str, Parameter]:
+    """Every parameter that has gradients: frozen ones have none."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 @dataclass(frozen=True)
 class Case:
     """A part in a model. at: the part's path. exempt: laws, or what laws need -> why the part cannot keep them."""
@@ -128,6 +134,11 @@ class Case:
     @property
     def has_state(self) -> bool:
         return "state" not in self.exempt
+
+    @property
+    def pools(self) -> bool:
+        """Whether an output belongs to a row, not to a token."""
+        return self.model.head is not None and self.model.head.pools
 
     @property
     def first(self) -> int:
@@ -180,6 +191,10 @@ class Case:
     def alone(self, text: Text) -> list[Tensor]:
         """The outputs of each row's tokens without padding and without the other rows, (n, …) each."""
         return [self.whole(text.row(i), [i])[0] for i in range(text.ids.shape[0])]
+
+    def of_row(self, out: Tensor, index: int, real: Tensor) -> Tensor:
+        """What `alone` has of one row, out of the outputs of all."""
+        return out[index] if self.pools else out[index, real[index]]
 
     def state(self, way: Way = GROWING, rows: Sequence[int] = range(ROWS)) -> State:
         """A new state for these rows."""

@@ -133,15 +133,22 @@ def decoder(*blocks: LayerSpec, flow: FlowSpec | None = None, **fields: Any) -> 
 
 
 def declared(model: ModelSpec) -> ModelSpec:
-    """The model with all labels declared that its patterns read."""
-    names = {name for pattern in parts_in(model) if isinstance(pattern, Pattern) for name in pattern.labels()}
-    return dataclasses.replace(model, labels=tuple(sorted({*model.labels, *names})))
+    """The model with all labels declared that its parts read."""
+    return dataclasses.replace(model, labels=tuple(sorted({*model.labels, *labels_read(model)})))
+
+
+def labels_read(part: Spec) -> frozenset[str]:
+    """The labels of tokens that the parts within read: patterns, and what names one in its field `label`."""
+    inner = list(parts_in(part))
+    patterns = [pattern.labels() for pattern in inner if isinstance(pattern, Pattern)]
+    return frozenset().union(*patterns, (p.label for p in inner if "label" in p.fields()))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def on_embeddings(part: PositionSpec) -> bool:
     """Whether a position scheme acts on embeddings: it is built to see what it is."""
     with torch.device("meta"):
-        site = Site("position", WIDTH, vocabulary=VOCABULARY, heads=HEADS, head_size=WIDTH // HEADS)
+        labels, size = labels_read(part), WIDTH // HEADS
+        site = Site("position", WIDTH, vocabulary=VOCABULARY, heads=HEADS, head_size=size, labels=labels)
         return isinstance(part.build(site), OnEmbeddings)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anyformer.laws.broken import agree, hold
-from anyformer.laws.case import Case, redraw, seeded, ways
+from anyformer.laws.case import Case, learnt, redraw, seeded, ways
 
 
 def checkpointed(case: Case) -> None:
@@ -36,7 +36,7 @@ def calls(case: Case) -> None:
 
 def _same(case: Case, got: Tensor, want: Tensor, what: str) -> None:
     weights = torch.randn(want.shape, dtype=want.dtype, generator=seeded(9))
-    named = dict(case.model.named_parameters())
+    named = learnt(case.model)
     ours, theirs = (
         torch.autograd.grad((out * weights).sum(), list(named.values()), allow_unused=True, retain_graph=True)
         for out in (got, want)
@@ -51,13 +51,13 @@ def slope(case: Case) -> None:
     """The gradient is the slope of the loss: none of it is lost on the way, between segments or elsewhere."""
     model = redraw(case.spec.build(dtype=torch.float64), 0.3)
     text = case.text(13)
-    weights = torch.randn(1, 13, 1, dtype=torch.float64, generator=seeded(10))
 
     def loss() -> Tensor:
-        out = model(text.ids, **text.given, sources=case.sources(model=model))
-        return (out.tanh() * weights)[:, 6:].sum()  # early tokens matter through the past alone
+        out = model(text.ids, **text.given, sources=case.sources(model=model)).tanh()
+        late = out if case.pools else out[:, 6:]  # early tokens matter through the past alone
+        return (late * torch.randn(late.shape[1:], dtype=late.dtype, generator=seeded(10))).sum()
 
-    named = dict(model.named_parameters())
+    named = learnt(model)
     gradients = torch.autograd.grad(loss(), list(named.values()), allow_unused=True)
     step = 1e-5
     for (name, parameter), gradient, direction in zip(named.items(), gradients, _directions(named), strict=True):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anyformer.laws.broken import agree, finite, hold
-from anyformer.laws.case import Case, Text, seeded, ways
+from anyformer.laws.case import Case, Text, learnt, seeded, ways
 from anyformer.laws.cases import with_patterns
 from anyformer.patterns.documents import Documents
 
@@ -32,7 +32,7 @@ def padding(case: Case) -> None:
             got.append(case.model(text.ids, lengths=lengths, side=side, labels=labels, sources=case.sources()))
         for index, alone in enumerate(case.alone(text)):
             for out in got:
-                agree(out[index, real[index]], alone, f"padding {side}, row {index}")
+                agree(case.of_row(out, index, real), alone, f"padding {side}, row {index}")
 
 
 @torch.no_grad()
@@ -61,7 +61,7 @@ def blank(case: Case) -> None:
     real = torch.ones(3, 9, dtype=torch.bool)
     real[1] = False
     text = Text(text.ids, text.labels, real)
-    names, parameters = zip(*case.model.named_parameters(), strict=True)
+    names, parameters = zip(*learnt(case.model).items(), strict=True)
     out = case.whole(text)
     finite(out, "outputs")
     gradients: tuple[Tensor | None, ...] = torch.autograd.grad(out.square().sum(), parameters, allow_unused=True)

@@ -14,8 +14,9 @@ from anyformer.core.model import Model
 from anyformer.core.overrides import override
 from anyformer.core.roles import AnyModel
 from anyformer.core.spec import from_dict
+from anyformer.data.corpus import Tokenizers
 from anyformer.data.tokenizer import TextTokenizer
-from anyformer.runs.folder import RunFolder
+from anyformer.runs.folder import SOURCE_TOKENIZER, RunFolder
 
 
 def load(
@@ -36,17 +37,27 @@ def load(
             tree = override(tree, address, value, AnyModel)
         model = from_dict(AnyModel, tree).build(device=device)
         fill(model, run.weights(best), str(run.path))
-        model.tokenizer = tokenizer_of(run)
+        if (tokenizers := tokenizers_of(run)) is not None:
+            give_tokenizers(model, tokenizers)
         for note in run.notes:  # weights that are no numbers
             warnings.warn(note, stacklevel=2)
     return model.eval()
 
 
-def tokenizer_of(run: RunFolder) -> TextTokenizer | None:
-    """The tokenizer that a run was trained with; None where it reads no text."""
+def tokenizers_of(run: RunFolder) -> Tokenizers | None:
+    """The tokenizers that a run was trained with; None where it reads no text."""
     if run.tokenizer is None:
         return None
-    return TextTokenizer.read(run.tokenizer, str(run.path / "tokenizer.json"))
+    source = run.source_tokenizer
+    return Tokenizers(
+        TextTokenizer.read(run.tokenizer, str(run.path / "tokenizer.json")),
+        None if source is None else TextTokenizer.read(source, str(run.path / SOURCE_TOKENIZER)),
+    )
+
+
+def give_tokenizers(model: Model, tokenizers: Tokenizers) -> None:
+    """A model's text side; one tokenizer serves both sides where there is no other for sources."""
+    model.tokenizer, model.source_tokenizer = tokenizers.target, tokenizers.of_source
 
 
 def fill(model: Model, tensors: Mapping[str, torch.Tensor], source: str) -> None:

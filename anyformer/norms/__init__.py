@@ -4,4 +4,5 @@ TABLE = {
     "layer": "layer:LayerNorm",
     "no_norm": "nothing:NoNorm",
     "rms": "rms:RMSNorm",
+    "scale": "scale:ScaleNorm",
 }

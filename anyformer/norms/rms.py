@@ -12,23 +12,35 @@ from anyformer.core.spec import NormSpec, Positive, Site, spec
 
 @spec
 class RMSNorm(NormSpec):
-    """Root mean square 1 per token (Zhang & Sennrich 2019)."""
+    """Root mean square 1 per token (Zhang & Sennrich 2019).
+
+    gain: whether g is learned; without it only the scale is taken away.
+    """
 
     eps: Positive = 1e-6
+    gain: bool = True
+
+    @classmethod
+    def examples(cls) -> tuple[RMSNorm, ...]:
+        return cls(), cls(gain=False)
 
     def build(self, at: Site) -> RMSNormPart:
         return RMSNormPart(self, at)
 
 
 class RMSNormPart(Part):
-    """weight: (C,)."""
+    """weight: (C,) or None."""
 
-    weight: Tensor
+    weight: Tensor | None
 
     def __init__(self, spec: RMSNorm, at: Site) -> None:
         super().__init__(at)
         self.eps = spec.eps
-        self.param("weight", ("C",), {"C": at.width}, ones)
+        if spec.gain:
+            self.param("weight", ("C",), {"C": at.width}, ones)
+        else:
+            self.register_parameter("weight", None)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+        weight = None if self.weight is None else self.weight.to(x.dtype)  # they differ under autocast
+        return F.rms_norm(x, x.shape[-1:], weight, self.eps)

@@ -5,6 +5,9 @@ TABLE = {
     "learned": "learned:Learned",
     "none": "none:NoPosition",
     "rotary": "rotary:Rotary",
+    "segments": "segments:Segments",
+    "several": "several:Several",
+    "shaw": "shaw:Shaw",
     "sinusoidal": "sinusoidal:Sinusoidal",
     "t5": "t5:T5",
 }

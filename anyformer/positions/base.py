@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -42,13 +43,29 @@ class OnScores(Part, ABC):
         """(B, T) and (B, S) -> (B or 1, H, T, S), added after scaling."""
 
 
+class OnEdges(Part, ABC):
+    """Gives every pair, an edge from token to token, a vector that joins its key, and perhaps one that joins its value.
+
+    Vectors of pairs (T, S, D) are never made: a scheme says what they come to for these queries and for these weights.
+    """
+
+    acts = "on scores and values"
+
+    @abstractmethod
+    def forward(self, q: Tensor, where: Where, seen: Where) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
+        """Queries (B, T, H, D), scaled, and where they and the S keys are -> what is added to the scores (B, H, T, S).
+
+        And what is added to the output, made from the weights: (B, H, T, S) -> (B, T, H, D), linear; None: nothing.
+        """
+
+
 class Nowhere(Part):
     """Tells nothing (NoPE, Haviv et al. 2022): a causal mask alone lets a decoder count."""
 
     acts = "nowhere"
 
 
-Scheme = OnEmbeddings | OnPairs | OnScores | Nowhere
+Scheme = OnEmbeddings | OnPairs | OnScores | OnEdges | Nowhere
 
 
 def on_a_line(at: Site) -> None:

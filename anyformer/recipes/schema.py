@@ -7,37 +7,28 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from anyformer.core.roles import AnyModel, Data, Objective, Schedule
+from anyformer.core.roles import AnyModel, Data, Objective, Optimizer, Schedule
 from anyformer.core.schema import schema
-from anyformer.core.spec import Count, Positive, Size, Spec, Whole, from_dict, spec
+from anyformer.core.spec import Count, Decay, Positive, Size, Spec, Whole, from_dict, spec
 from anyformer.core.versions import Step
-
-Decay = Annotated[float, Field(ge=0, lt=1)]
-NotNegative = Annotated[float, Field(ge=0)]
-
-
-@spec
-class Optimizer(Spec):
-    """AdamW (Loshchilov & Hutter 2019)."""
-
-    lr: Positive = 1e-3
-    betas: tuple[Decay, Decay] = (0.9, 0.95)
-    weight_decay: NotNegative = 0.1
-    eps: Positive = 1e-8
 
 
 @spec
 class Budget(Spec):
-    """When training ends: at the first of these that is reached."""
+    """When training ends: at the first of these that is reached.
+
+    flops: of the matrix products of training, three times the forward pass's (four with checkpointing).
+    """
 
     steps: Count | None = None
     tokens: Count | None = None
     seconds: Positive | None = None
+    flops: Positive | None = None
 
     @model_validator(mode="after")
     def _some(self) -> Budget:
-        if self.steps is None and self.tokens is None and self.seconds is None:
-            raise ValueError("says nothing; set steps, tokens or seconds")
+        if self.steps is None and self.tokens is None and self.seconds is None and self.flops is None:
+            raise ValueError("says nothing; set steps, tokens, seconds or flops")
         return self
 
 
@@ -47,6 +38,7 @@ class Training(Spec):
 
     batch: rows a step and device, `accumulate` times over before the weights move. length: tokens a row.
     clip: the largest norm of the gradient. checkpointing: activations are computed again instead of kept.
+    ema: how much of the running mean of the weights each step keeps; the mean is what is evaluated and written.
     """
 
     batch: Size = 32
@@ -56,6 +48,7 @@ class Training(Spec):
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: Literal["auto", "never", "always"] = "auto"
     checkpointing: bool = False
+    ema: Decay | None = None
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     device: Annotated[str, Field(pattern=r"^[a-z]+(:\d+)?$")] = "auto"
 
@@ -70,10 +63,20 @@ class Evaluate(Spec):
 
 @spec
 class Snapshots(Spec):
-    """every: steps between two snapshots. keep: how many of the newest stay."""
+    """every: steps between two snapshots. keep: how many of the newest stay.
+
+    average: how many of the newest are averaged into the final weights (Vaswani et al. 2017: 5); None: only the last.
+    """
 
     every: Count = 250
     keep: Count = 2
+    average: Count | None = None
+
+    @model_validator(mode="after")
+    def _kept(self) -> Snapshots:
+        if self.average is not None and self.average > self.keep:
+            raise ValueError(f"average ({self.average}) needs as many to be kept; keep is {self.keep}")
+        return self
 
 
 @spec
@@ -85,7 +88,7 @@ class Settings(Spec):
 
     data: Data
     objective: Objective = Field(default_factory=partial(from_dict, Objective, "next_token"))
-    optimizer: Optimizer = Optimizer()
+    optimizer: Optimizer = Field(default_factory=partial(from_dict, Optimizer, "adamw"))
     schedule: Schedule = Field(default_factory=partial(from_dict, Schedule, "cosine"))
     budget: Budget
     training: Training = Training()
@@ -93,6 +96,12 @@ class Settings(Spec):
     snapshots: Snapshots = Snapshots()
     seed: Whole = 0
     version: Count = 1
+
+    @model_validator(mode="after")
+    def _one_mean(self) -> Settings:
+        if self.training.ema is not None and self.snapshots.average is not None:
+            raise ValueError("training.ema and snapshots.average are two ways to average weights; take one of them")
+        return self
 
 
 @spec

@@ -11,7 +11,12 @@ from anyformer.core.spec import Builds, Ref, Site
 
 
 class Residual(Part, ABC):
-    """One per block; it holds what each of the block's parts needs under the part's name."""
+    """One per block; it holds what each of the block's parts needs under the part's name.
+
+    gain: what the first weights of those parts are multiplied by, their linear maps that say so excepted.
+    """
+
+    gain: float = 1.0
 
     @abstractmethod
     def enter(self, part: str, x: Tensor) -> Tensor:

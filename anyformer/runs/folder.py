@@ -7,7 +7,7 @@ as you like, also while it is being trained. Killed at any moment, the folder st
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SPEC, RECIPE, TOKENIZER, INFO, SNAPSHOTS = "spec.json", "recipe.yaml", "tokenizer.json", "run.json", "snapshots"
+# A run that reads one language and writes another has these instead of the one.
+SOURCE_TOKENIZER, TARGET_TOKENIZER = "tokenizer.source.json", "tokenizer.target.json"
 
 
 @dataclass
@@ -57,6 +59,7 @@ class RunFolder:
         spec: Mapping[str, object],
         recipe: str,
         tokenizer: str | None,
+        source_tokenizer: str | None = None,
         info: Mapping[str, object],
         files: Files = DISK,
     ) -> "RunFolder":
@@ -72,8 +75,10 @@ class RunFolder:
                 if old.name not in (LOCK, MANIFEST):
                     remove_tree(files, old)
             contents = {SPEC: _json(spec), RECIPE: recipe.encode(), INFO: _json(info)}
-            if tokenizer is not None:
-                contents[TOKENIZER] = tokenizer.encode()
+            names = {TOKENIZER if source_tokenizer is None else TARGET_TOKENIZER: tokenizer}
+            for name, text in {**names, SOURCE_TOKENIZER: source_tokenizer}.items():
+                if text is not None:
+                    contents[name] = text.encode()
             run = RunFolder(path, files, Manifest(False, {}), lock, notes)
             # Written first, so that what an interrupted creation leaves can be told from somebody's own files.
             run.manifest.write(files, path)
@@ -98,7 +103,8 @@ class RunFolder:
         run = RunFolder(Path(path), files, Manifest.read(Path(path)), None)
         if not run.manifest.complete:
             raise InputError(f"{path}: this run was interrupted while it was being created: start it again")
-        for name in (SPEC, RECIPE, INFO, *(name for name in (TOKENIZER,) if name in run.manifest.sha256)):
+        tokenizers = {TOKENIZER, SOURCE_TOKENIZER, TARGET_TOKENIZER} & run.manifest.sha256.keys()
+        for name in (SPEC, RECIPE, INFO, *sorted(tokenizers)):
             run.read(name)
         return run
 
@@ -179,7 +185,16 @@ class RunFolder:
 
     @property
     def tokenizer(self) -> str | None:
-        return self.read(TOKENIZER).decode() if TOKENIZER in self.manifest.sha256 else None
+        """The `tokenizer.json` of what the model writes; None where it knows no text."""
+        return self._text(TOKENIZER) or self._text(TARGET_TOKENIZER)
+
+    @property
+    def source_tokenizer(self) -> str | None:
+        """The one of what it reads, where that is another."""
+        return self._text(SOURCE_TOKENIZER)
+
+    def _text(self, name: str) -> str | None:
+        return self.read(name).decode() if name in self.manifest.sha256 else None
 
     @property
     def info(self) -> dict[str, object]:
@@ -244,8 +259,11 @@ class RunFolder:
 
     # Snapshots
 
-    def save_snapshot(self, snap: Snapshot, keep: int = 2) -> Path:
-        """Writes a snapshot and removes all but the newest `keep`. Once this returns, no kill or power cut loses it."""
+    def save_snapshot(self, snap: Snapshot, keep: int = 2, every: int = 1) -> Path:
+        """Writes a snapshot and removes all but the newest `keep`; those between multiples of `every` go first.
+
+        Once this returns, no kill or power cut loses it.
+        """
         self._must_hold_lock()
         if keep < 1:
             raise ValueError(f"snapshots.keep is {keep}; at least one must be kept")
@@ -255,7 +273,7 @@ class RunFolder:
                 self.files.fsync(self.path / metrics.NAME)  # a resume from here finds the lines that led here
         path = snapshot.write(self.files, folder, snap)
         try:
-            snapshot.prune(self.files, folder, path, keep, self.damaged)
+            snapshot.prune(self.files, folder, path, keep, self.damaged, every)
         except OSError as error:  # the new one is safe: too many old ones are no reason to stop
             self.notes.append(f"an old snapshot in {folder} could not be removed: {error.strerror}")
         return path
@@ -264,6 +282,10 @@ class RunFolder:
         """The newest snapshot whose hashes hold; a damaged one is noted and the one before it taken."""
         newest, self.damaged = snapshot.latest(self.path / SNAPSHOTS, self.notes)
         return newest
+
+    def newest_snapshots(self, count: int) -> Iterator[Snapshot]:
+        """The newest snapshots, each read when it is asked for; InputError names one that is damaged."""
+        return map(snapshot.read, snapshot.found(self.path / SNAPSHOTS)[:count])
 
     def _must_hold_lock(self) -> None:
         if self.lock is None:

@@ -112,12 +112,15 @@ def latest(folder: Path, notes: list[str]) -> tuple[Snapshot | None, list[Path]]
             return None, [*damage]
 
 
-def prune(files: Files, folder: Path, newest: Path, keep: int, damaged: list[Path]) -> None:
-    """Removes all but `newest` and the `keep` - 1 whole ones before it.
+def prune(files: Files, folder: Path, newest: Path, keep: int, damaged: list[Path], every: int = 1) -> None:
+    """Removes all but `newest` and the `keep` - 1 whole ones before it, of steps that are multiples of `every`.
 
-    Those of the same step have been replaced by it; later ones belong to a future that was given up.
+    Those of the same step have been replaced by it; later ones belong to a future that was given up; one of another
+    step was made because somebody asked the run to stop, and has served.
     """
-    earlier = [path for path in found(folder) if order(path)[0] < order(newest)[0] and path not in damaged]
+    step = order(newest)[0]
+    whole = [path for path in found(folder) if path not in damaged]
+    earlier = [path for path in whole if order(path)[0] < step and order(path)[0] % every == 0]
     kept = {newest, *earlier[: keep - 1]}
     for path in [path for path in found(folder) if path not in kept]:
         # Under its new name it no longer counts, so half a snapshot is never taken for a damaged one.

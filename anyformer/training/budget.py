@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from anyformer.core.spec import LARGEST
 from anyformer.recipes.schema import Budget
 
 
@@ -16,13 +17,21 @@ class Spent:
     seconds: float = 0.0
 
 
+def in_tokens(budget: Budget, flops_a_token: float) -> Budget:
+    """The budget with its FLOPs as the tokens that they buy: what the other functions here take."""
+    if budget.flops is None:
+        return budget
+    bought = max(1, round(budget.flops / flops_a_token))
+    return replace(budget, flops=None, tokens=min(bought, budget.tokens or LARGEST))
+
+
 def progress(budget: Budget, spent: Spent) -> float:
     """The fraction of the budget that is used, 0 to 1: of whichever part of it ends first."""
     pairs = [(spent.steps, budget.steps), (spent.tokens, budget.tokens), (spent.seconds, budget.seconds)]
     return min(1.0, max(used / limit for used, limit in pairs if limit is not None))
 
 
-def total_steps(budget: Budget, spent: Spent, tokens_per_step: int) -> float:
+def total_steps(budget: Budget, spent: Spent, tokens_per_step: float) -> float:
     """How many steps the whole run will have; with seconds in the budget, an estimate that grows better."""
     known = []
     if budget.steps is not None:

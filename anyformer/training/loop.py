@@ -1,35 +1,42 @@
 """The training loop: batches in, weights out, and nothing lost on the way.
 
 What a step does depends on (recipe, step, state) alone: a run that is stopped, killed and resumed ends with the weights
-of one that was never stopped, bit for bit, for budgets in steps and tokens, on one machine with one number of threads.
+of one that was never stopped, bit for bit, for budgets in steps, tokens and FLOPs, on one machine with one number of
+threads.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from math import inf, isfinite
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from anyformer.core.errors import ConfigError, InputError, NumericalStop, ResourceError
+from anyformer.core.errors import NumericalStop, ResourceError
 from anyformer.core.model import Model
-from anyformer.data.batches import Batches
+from anyformer.core.tape import Tape
 from anyformer.data.corpus import Corpus
 from anyformer.recipes.schema import Recipe
 from anyformer.runs.folder import RunFolder
 from anyformer.runs.pack import pack_state, unpack_state
 from anyformer.runs.snapshot import Snapshot
-from anyformer.training.budget import Spent, progress, total_steps
-from anyformer.training.evaluate import Result, measure
-from anyformer.training.objectives.next_token import NextToken
-from anyformer.training.optimizer import clip, make_optimizer
+from anyformer.training.averaging import averaged, follow, lent, started
+from anyformer.training.budget import Spent, in_tokens, progress, total_steps
+from anyformer.training.flops import Sketch, peak
+from anyformer.training.measure import measure
+from anyformer.training.objectives.base import Batch, Objective
+from anyformer.training.optimizers.base import clip, scale_rates
+from anyformer.training.scores import Result
 
 LOG_EVERY = 5  # steps
-Losses = Callable[..., tuple[Tensor, Tensor]]
+Loss = Callable[..., Tensor]
 
 
 @dataclass
@@ -49,24 +56,19 @@ class Trainer:
     Made before the run folder is: what cannot be trained is refused here, and leaves nothing behind.
     """
 
-    def __init__(self, recipe: Recipe, model: Model, corpus: Corpus, report: Callable[[Report], None]) -> None:
+    def __init__(self, recipe: Recipe, model: Model, corpus: Corpus[Any], report: Callable[[Report], None]) -> None:
         self.recipe, self.model, self.corpus, self.report = recipe, model, corpus, report
-        train = recipe.training
-        assert isinstance(recipe.objective, NextToken)  # the one row there is
-        recipe.objective.check(model)
-        if model.longest is not None and train.length > model.longest:
-            raise ConfigError(
-                f"training.length ({train.length}) is more than the model's positions can tell apart ({model.longest})"
-            )
+        self.objective = objective_of(recipe)
+        self.objective.check(model)
         self.device = next(model.parameters()).device
-        self.batches = Batches(corpus.train, train.batch * train.accumulate, train.length, recipe.seed)
-        if len(corpus.held_out) == 1:
-            raise InputError(
-                "the held-out text is 1 token, from which nothing can be measured; give more text, raise "
-                "data.held_out, or set it to 0 to measure nothing"
-            )
-        self.optimizer = make_optimizer(recipe.optimizer, model)
-        self.losses = self._compiled(recipe.objective.losses)
+        self.feed = self.objective.feed(corpus, model, recipe.training, recipe.seed)
+        self.optimizer = recipe.optimizer.make(model)
+        self.budget = recipe.budget
+        if self.budget.flops is not None:
+            self.budget = in_tokens(self.budget, self.flops_a_token)
+        # the running mean of the weights, where there is one
+        self.mean = None if recipe.training.ema is None else started(model.state_dict())
+        self.loss = self._compiled(self.objective.loss)
         self.spent = Spent()
         self.latest: Result | None = None  # the last evaluation
         self.best: float = inf
@@ -74,17 +76,27 @@ class Trainer:
         torch.manual_seed(recipe.seed)  # dropout
 
     @property
-    def tokens_per_step(self) -> int:
-        return self.batches.batch * self.batches.length
+    def tokens_per_step(self) -> float:
+        """On average, where batches differ."""
+        return self.feed.tokens * self.recipe.training.accumulate
+
+    @cached_property
+    def flops_a_token(self) -> float:
+        """FLOPs of training, by the matrix products of a row of the usual length."""
+        training, sketch = self.recipe.training, Sketch(self.recipe.model)
+        row = max(1, round(self.feed.tokens / training.batch))
+        forward = sketch.forward(training.batch, row, training.precision)
+        return sketch.flops_a_token(forward, training.checkpointing)
 
     @property
     def finished(self) -> bool:
         """Whether the budget is used."""
-        return progress(self.recipe.budget, self.spent) >= 1
+        return progress(self.budget, self.spent) >= 1
 
     def train(self, run: RunFolder, asked_to_stop: Callable[[], bool]) -> None:
         """Until the budget is used or somebody asks; the last step is measured if it ends the budget, and saved."""
         self.model.train()
+        share = self.flops_a_token / peak(self.device, self.recipe.training.precision)  # of the peak, a token a second
         since, began, tokens = self.spent.seconds, time.monotonic(), self.spent.tokens
         while not self.finished and not asked_to_stop():
             values = self.step()
@@ -92,9 +104,10 @@ class Trainer:
             done = self.spent.steps
             values |= {"time": self.spent.seconds, "tokens": self.spent.tokens}
             values["tokens_per_s"] = (self.spent.tokens - tokens) / max(time.monotonic() - began, 1e-9)
+            values["mfu"] = values["tokens_per_s"] * share
             if done % LOG_EVERY == 0 or done == 1:
                 run.append_metrics({"step": done, **values})
-            self.report(Report(done, progress(self.recipe.budget, self.spent), values))
+            self.report(Report(done, progress(self.budget, self.spent), values))
             # measured before it is saved, so that a snapshot at the end of the budget has nothing left to do
             if len(self.corpus.held_out) and (self.finished or done % self.recipe.evaluate.every == 0):
                 self.evaluate(run)
@@ -102,29 +115,24 @@ class Trainer:
                 self.save(run)
         if self.saved != self.spent.steps:
             self.save(run)
+        if self.finished and self.recipe.snapshots.average is not None and len(self.corpus.held_out):
+            self.evaluate(run)  # the average is made of snapshots, and so can be measured only now
 
     def step(self) -> dict[str, float]:
         """One change of the weights."""
         recipe, number = self.recipe, self.spent.steps
-        scale = recipe.schedule.scale(number, total_steps(recipe.budget, self.spent, self.tokens_per_step))
-        for group in self.optimizer.param_groups:
-            group["lr"] = recipe.optimizer.lr * scale
-        ids, documents = self.batch(number)
+        scale = recipe.schedule.scale(number, total_steps(self.budget, self.spent, self.tokens_per_step))
+        scale_rates(self.optimizer, scale)
         self.optimizer.zero_grad(set_to_none=True)
         shares: list[Tensor] = []  # of the loss
-        count = self.predicted(ids, documents)
-        rows = recipe.training.batch
-        for part in range(recipe.training.accumulate):
-            some = slice(part * rows, (part + 1) * rows)
+        batches = self.batches(number)
+        count = max(1, sum(batch.count for batch in batches))
+        for batch in batches:
+            tape = Tape()  # for losses beside the main one
             with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.training.precision == "bfloat16"):
-                losses, _ = self.losses(
-                    self.model,
-                    ids[some],
-                    None if documents is None else documents[some],
-                    checkpoint=recipe.training.checkpointing,
-                )
-            loss = losses.sum() / count
-            loss.backward()
+                loss = self.loss(self.model, self.placed(batch), recipe.training.checkpointing, tape) / count
+            beside = [other / len(batches) for other in tape.losses.values()]
+            torch.stack([loss, *beside]).sum().backward()
             shares.append(loss.detach())
         norm = clip(self.model, recipe.training.clip)
         loss = float(torch.stack(shares).sum())
@@ -132,37 +140,46 @@ class Trainer:
             raise self._diverged(loss, norm)
         self.optimizer.step()
         self.spent.steps += 1
-        self.spent.tokens += self.tokens_per_step
+        if self.mean is not None and recipe.training.ema is not None:
+            follow(self.mean, self.model.state_dict(), recipe.training.ema, self.spent.steps)
+        self.spent.tokens += sum(batch.tokens for batch in batches)
         return {"loss": loss, "lr": recipe.optimizer.lr * scale, "grad_norm": norm}
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """ids (B, T + 1) and, where the model tells them apart, the documents that they belong to."""
-        ids = torch.from_numpy(self.batches.at(step)).to(self.device)
-        if "document" not in self.model.labels:
-            return ids, None
-        return ids, torch.from_numpy(self.batches.documents(step)).to(self.device)
+    def batches(self, step: int) -> list[Batch]:
+        """The batches that a step adds up."""
+        times = self.recipe.training.accumulate
+        return [self.feed.at(step * times + part) for part in range(times)]
 
-    def predicted(self, ids: Tensor, documents: Tensor | None) -> int | Tensor:
-        """How many tokens of the step are predicted, its `accumulate` parts together: the loss is their mean."""
-        if documents is None:
-            return ids.shape[0] * (ids.shape[1] - 1)
-        return (documents[:, 1:] == documents[:, :-1]).sum().clamp(min=1)
+    def placed(self, batch: Batch) -> dict[str, Tensor]:
+        """A batch where the model is."""
+        return {name: tensor.to(self.device) for name, tensor in batch.tensors.items()}
 
     def evaluate(self, run: RunFolder) -> None:
         """On held-out text; the best weights so far are kept."""
-        settings = self.recipe.evaluate
-        result = measure(
-            self.model, self.corpus.held_out, self.batches.length, self.recipe.training.batch, settings.batches
-        )
+        mean, batches = self.averaged(run), self.recipe.evaluate.batches
+        with nullcontext() if mean is None else lent(self.model, mean):
+            result = measure(self.objective, self.model, self.corpus, self.recipe.training, batches)
         loss = result.metrics["loss"]
         if not isfinite(loss):
             raise self._stop(self.spent.steps, f"the loss on held-out text is {loss}")
         run.append_metrics({"step": self.spent.steps, "time": self.spent.seconds, "evaluate": result.metrics})
         if loss < self.best:
             self.best = loss
-            run.write_weights(self.model.state_dict(), best=True)
+            run.write_weights(self.model.state_dict() if mean is None else mean, best=True)
         self.latest = result
-        self.report(Report(self.spent.steps, progress(self.recipe.budget, self.spent), evaluation=result))
+        self.report(Report(self.spent.steps, progress(self.budget, self.spent), evaluation=result))
+
+    def weights(self, run: RunFolder) -> Mapping[str, Tensor]:
+        """What the run is worth."""
+        mean = self.averaged(run)
+        return self.model.state_dict() if mean is None else mean
+
+    def averaged(self, run: RunFolder) -> Mapping[str, Tensor] | None:
+        """The running mean of the weights, or at the run's end the mean of snapshots; None: neither is asked for."""
+        count = self.recipe.snapshots.average
+        if self.mean is not None or count is None or not self.finished or self.saved != self.spent.steps:
+            return self.mean
+        return averaged(_group(snapshot, "model") for snapshot in run.newest_snapshots(count))
 
     def save(self, run: RunFolder) -> None:
         """A snapshot, then the weights; announced when they are safe. A full disk stops the run, and loses nothing."""
@@ -174,6 +191,7 @@ class Trainer:
             **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
             **{f"optimizer.{name}": tensor for name, tensor in state.items()},
             **{f"rng.{name}": tensor for name, tensor in rng.items()},
+            **{f"mean.{name}": tensor for name, tensor in (self.mean or {}).items()},
         }
         known: dict[str, Any] = {
             "spent": asdict(self.spent),
@@ -181,34 +199,50 @@ class Trainer:
             "optimizer": facts,
         }
         try:
-            path = run.save_snapshot(Snapshot(self.spent.steps, tensors, known), self.recipe.snapshots.keep)
+            settings = self.recipe.snapshots
+            path = run.save_snapshot(Snapshot(self.spent.steps, tensors, known), settings.keep, settings.every)
             self.saved = self.spent.steps
-            run.write_weights(self.model.state_dict())
+            run.write_weights(self.weights(run))
         except OSError as error:
             raise ResourceError(f"step {self.spent.steps} could not be saved: {error}; {self._newest()}") from error
-        self.report(Report(self.spent.steps, progress(self.recipe.budget, self.spent), saved=str(path)))
+        self.report(Report(self.spent.steps, progress(self.budget, self.spent), saved=str(path)))
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot exactly."""
         facts: dict[str, Any] = dict(snapshot.facts)
-        groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "rng": {}}
-        for name, tensor in snapshot.tensors.items():
-            group, _, rest = name.partition(".")
-            groups[group][rest] = tensor
-        self.model.load_state_dict(groups["model"])
-        self.optimizer.load_state_dict(unpack_state(groups["optimizer"], facts["optimizer"]))  # pyright: ignore
-        torch.set_rng_state(groups["rng"]["cpu"])
-        if self.device.type == "cuda" and "cuda" in groups["rng"]:
-            torch.cuda.set_rng_state(groups["rng"]["cuda"], self.device)
+        self.model.load_state_dict(_group(snapshot, "model"))
+        self.optimizer.load_state_dict(unpack_state(_group(snapshot, "optimizer"), facts["optimizer"]))  # pyright: ignore
+        rng = _group(snapshot, "rng")
+        torch.set_rng_state(rng["cpu"])
+        if self.device.type == "cuda" and "cuda" in rng:
+            torch.cuda.set_rng_state(rng["cuda"], self.device)
+        if self.mean is not None:
+            self.mean = {name: tensor.to(self.device) for name, tensor in _group(snapshot, "mean").items()}
         self.spent, self.saved = Spent(**facts["spent"]), snapshot.step
         self.best = inf if facts["best"] is None else facts["best"]
 
-    def _compiled(self, losses: Losses) -> Losses:
-        """Compiled where that pays: by measurement not on a CPU, where minutes of compiling buy 1 %."""
+    def _compiled(self, loss: Loss) -> Loss:
+        """Compiled where that pays: by measurement not on a CPU, where minutes of compiling buy 1 %.
+
+        Where it cannot be (no compiler on this machine, say), a warning tells why, and the run goes on without.
+        """
         choice = self.recipe.training.compile
         if choice == "never" or (choice == "auto" and self.device.type == "cpu"):
-            return losses
-        return torch.compile(losses)
+            return loss
+        fast = torch.compile(loss)
+
+        def careful(*arguments: Any) -> Tensor:
+            from torch._dynamo.exc import TorchDynamoException
+
+            try:
+                return fast(*arguments)
+            except TorchDynamoException as error:
+                reason = " ".join(str(error).split())[:200]
+                warnings.warn(f"the step cannot be compiled here, and runs as it is: {reason}", stacklevel=2)
+                self.loss = loss
+                return loss(*arguments)
+
+        return careful
 
     def _diverged(self, loss: float, norm: float) -> NumericalStop:
         """What a step that has no number for its loss or its gradient is to be stopped with."""
@@ -216,13 +250,23 @@ class Trainer:
         bad = [n for n, p in self.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
         if bad:
             what += f"; the gradient is not finite from {bad[0]} on"
-        found = sorted(set(self.batches.documents(self.spent.steps).flatten().tolist()))
-        more = f" and {len(found) - 8} more" if len(found) > 8 else ""
-        documents = ", ".join(map(str, found[:8]))
-        return self._stop(self.spent.steps + 1, f"{what}; its batch is of the documents {documents}{more}")
+        first = self.spent.steps * self.recipe.training.accumulate
+        places = [self.feed.origin(first + part) for part in range(self.recipe.training.accumulate)]
+        return self._stop(self.spent.steps + 1, f"{what}; its batch is of {'; '.join(places)}")
 
     def _stop(self, step: int, what: str) -> NumericalStop:
         return NumericalStop(f"step {step}: {what}; {self._newest()}; try a lower optimizer.lr or training.clip")
 
     def _newest(self) -> str:
         return "there is no snapshot yet" if self.saved is None else f"the last snapshot is of step {self.saved}"
+
+
+def objective_of(recipe: Recipe) -> Objective[Any]:
+    """What the recipe minimises."""
+    assert isinstance(recipe.objective, Objective)
+    return recipe.objective
+
+
+def _group(snapshot: Snapshot, name: str) -> dict[str, Tensor]:
+    """A snapshot's tensors of one kind, under their own names."""
+    return {key.partition(".")[2]: tensor for key, tensor in snapshot.tensors.items() if key.startswith(f"{name}.")}

@@ -17,13 +17,15 @@ import torch
 from anyformer import __version__
 from anyformer.core.errors import ConfigError
 from anyformer.core.model import Model
-from anyformer.data.corpus import Corpus, build
-from anyformer.models.load import fill, tokenizer_of
+from anyformer.data.corpus import Corpus, Tokenizers
+from anyformer.models.given import fill_given
+from anyformer.models.load import fill, give_tokenizers, tokenizers_of
 from anyformer.recipes.read import read, write
 from anyformer.recipes.schema import Recipe
 from anyformer.runs.folder import RunFolder
+from anyformer.training.board import board
 from anyformer.training.evaluate import refuse_other_text
-from anyformer.training.loop import Report, Trainer
+from anyformer.training.loop import Report, Trainer, objective_of
 from anyformer.training.stop import StopRequest
 
 MAY_CHANGE = ("budget", "evaluate", "snapshots")  # on resume: what does not change the steps already made
@@ -53,20 +55,23 @@ def train(
     resume: bool = False,
     device: str | None = None,
     threads: int | None = None,
+    tensorboard: bool = False,
     report: Callable[[Report], None] = lambda report: None,
     note: Callable[[str], None] = lambda note: None,
 ) -> Trained:
     """Trains what the recipe says into the folder `out` (default runs/NAME-DATE).
 
     name: what a default folder is called after. resume: go on from the last snapshot in `out`, exactly; a finished run
-    stays as it is; where there is none, start from the beginning. device, threads: instead of the recipe's. report:
-    called after every step, evaluation and snapshot. note: called with what a user should be told. Errors: ConfigError,
-    InputError, ResourceError, NumericalStop.
+    stays as it is; where there is none, start from the beginning. device, threads: instead of the recipe's.
+    tensorboard: also write curves for it into the run. report: called after every step, evaluation and snapshot. note:
+    called with what a user should be told. Errors: ConfigError, InputError, ResourceError, NumericalStop.
     """
     settled = recipe if isinstance(recipe, Recipe) else read(recipe)
     if resume and out is None:
         raise ConfigError("say which run to go on with: --resume needs --out RUN")
     path = Path(out) if out is not None else Path("runs") / f"{Path(name).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    if tensorboard:
+        report = board(path, report)
     going_on = resume and RunFolder.exists(path)
     if resume and not going_on:
         note(f"{path} holds no run yet: starting from the beginning")
@@ -76,17 +81,16 @@ def train(
         with RunFolder.resume(path) as run:
             return _go_on(settled, run, device, report, note)
     source = None if settled.weights is None else RunFolder.open(settled.weights)
-    corpus = build(settled.data, settled.seed, None if source is None else tokenizer_of(source))
-    settled = with_vocabulary(settled, corpus)
+    settled, corpus = prepared(settled, None if source is None else tokenizers_of(source))
     model = untrained(settled, corpus, device)
-    if source is not None:
-        fill(model, source.weights(), str(source.path))
+    first_weights(model, settled, corpus, note)
     trainer = Trainer(settled, model, corpus, report)
     with RunFolder.create(
         path,
         spec=settled.model.to_dict(),
         recipe=write(settled),
         tokenizer=corpus.tokenizer.definition,
+        source_tokenizer=None if corpus.tokenizers.source is None else corpus.tokenizers.source.definition,
         info=_info(model, settled, corpus),
     ) as run:
         return _run(trainer, run, note)
@@ -96,23 +100,22 @@ def _go_on(
     recipe: Recipe, run: RunFolder, device: str | None, report: Callable[[Report], None], note: Callable[[str], None]
 ) -> Trained:
     before = read(run.recipe)
-    if recipe.model.vocabulary is None:
-        recipe = replace(recipe, model=replace(recipe.model, vocabulary=before.model.vocabulary))
+    _refuse_another(replace(before, model=recipe.model), recipe, run.path)
+    recipe, corpus = prepared(recipe, tokenizers_of(run))
     _refuse_another(before, recipe, run.path)
-    corpus = build(recipe.data, recipe.seed, tokenizer_of(run))
     refuse_other_text(run, corpus)
-    trainer = Trainer(recipe, untrained(recipe, corpus, device), corpus, report)
-    snapshot = run.latest_snapshot()
+    snapshot, model = run.latest_snapshot(), untrained(recipe, corpus, device)
     _tell(run, note)
     if snapshot is None:
         note(f"{run.path} has no snapshot yet: starting from the beginning")
-        if recipe.weights is not None:
-            fill(trainer.model, RunFolder.open(recipe.weights).weights(), recipe.weights)
+        first_weights(model, recipe, corpus, note)
+    trainer = Trainer(recipe, model, corpus, report)
+    if snapshot is None:
         run.rewind_metrics(0)
     else:
         trainer.restore(snapshot)
         run.rewind_metrics(snapshot.step)
-        run.write_weights(trainer.model.state_dict())  # a kill between the two leaves older ones
+        run.write_weights(trainer.weights(run))  # a kill between the two leaves older ones
         if trainer.finished:
             note(f"{run.path} is finished: its budget was used after {snapshot.step} steps")
             return _trained(trainer, run, None)
@@ -135,6 +138,7 @@ def _run(trainer: Trainer, run: RunFolder, note: Callable[[str], None]) -> Train
 def _trained(trainer: Trainer, run: RunFolder, stopped: int | None) -> Trained:
     spent, metrics = trainer.spent, trainer.latest.metrics if trainer.latest else {}
     rate = spent.tokens / max(spent.seconds, 1e-9)
+    trainer.model.load_state_dict(dict(trainer.weights(run)))
     return Trained(run.path, trainer.model.eval(), spent.steps, rate, stopped, metrics)
 
 
@@ -144,21 +148,26 @@ def _tell(run: RunFolder, note: Callable[[str], None]) -> None:
     run.notes.clear()
 
 
-def untrained(recipe: Recipe, corpus: Corpus, device: str | None) -> Model:
+def prepared(recipe: Recipe, tokenizers: Tokenizers | None = None) -> tuple[Recipe, Corpus[Any]]:
+    """The data, encoded, and the recipe with what only the data knows."""
+    objective = objective_of(recipe)
+    corpus = objective.corpus(recipe.data, recipe.seed, recipe.model, tokenizers)
+    return replace(recipe, model=objective.completed(recipe.model, corpus)), corpus
+
+
+def untrained(recipe: Recipe, corpus: Corpus[Any], device: str | None) -> Model:
     """The declared model with its first weights and its tokenizer, on its device."""
     model = recipe.model.build(seed=recipe.seed, device=device or _device(recipe.training.device))
-    model.tokenizer = corpus.tokenizer
+    give_tokenizers(model, corpus.tokenizers)
     return model
 
 
-def with_vocabulary(recipe: Recipe, corpus: Corpus) -> Recipe:
-    """The recipe with the model's vocabulary set from the tokenizer, or judged by it."""
-    size, given = corpus.tokenizer.vocabulary, recipe.model.vocabulary
-    if given is not None and given < size:
-        raise ConfigError(
-            f"model.vocabulary ({given}) is smaller than the tokenizer's ({size}); leave it out, or raise it"
-        )
-    return recipe if given is not None else replace(recipe, model=replace(recipe.model, vocabulary=size))
+def first_weights(model: Model, recipe: Recipe, corpus: Corpus[Any], note: Callable[[str], None]) -> None:
+    """What a new run begins with, where the declaration does not say it all: another run's weights, given vectors."""
+    if recipe.weights is not None:
+        fill(model, RunFolder.open(recipe.weights).weights(), recipe.weights)
+    elif missing := fill_given(model, corpus.tokenizers.target, corpus.tokenizers.source):
+        note(missing)
 
 
 def _refuse_another(before: Recipe, after: Recipe, path: Path) -> None:
@@ -193,7 +202,7 @@ def _device(name: str) -> str:
     return found.type if found is not None else "cpu"
 
 
-def _info(model: Model, recipe: Recipe, corpus: Corpus) -> dict[str, Any]:
+def _info(model: Model, recipe: Recipe, corpus: Corpus[Any]) -> dict[str, Any]:
     """What a reader of the run wants to know of how it was made."""
     return {
         "anyformer": __version__,

@@ -28,6 +28,7 @@ def rmt(inner: dict[str, Any], segment: int = 6, slots: int = 2) -> dict[str, An
 
 LINEAR = block({"kind": "linear", "heads": 4, "kv_heads": 2})
 WINDOW = block(softmax(pattern=STREAMING, position="rotary"))
+EXPERTS = {"kind": "experts", "count": 4, "expert": {"kind": "mlp", "hidden": 7}, "z": 0.1}
 BIASED = {"kind": "t5", "buckets": 8, "furthest": 20}
 
 BODIES: dict[str, dict[str, Any]] = {
@@ -44,6 +45,11 @@ BODIES: dict[str, dict[str, Any]] = {
     "t5-shared": stack(
         block(softmax(position=BIASED)), block(softmax(position={"ref": "body.blocks.0.mixer.position"}))
     ),
+    "experts": stack(
+        block(softmax(position="rotary"), ff=EXPERTS, residual="rezero"),
+        block(softmax(), ff=EXPERTS, residual="sandwich"),
+    ),
+    "parallel": stack({**WINDOW, "kind": "parallel", "residual": "deepnorm", "shared": False}, norm="no_norm"),
     "albert": stack(block(softmax(position="rotary")), {"ref": "body.blocks.0"}),
 }
 

@@ -11,7 +11,7 @@ from anyformer.laws.broken import agree
 from anyformer.laws.case import Case, Way
 from anyformer.laws.cases import all_cases
 
-NAMES = {"attention.softmax", "attention.linear", "memory.rmt", "patterns.sinks", "composition.streaming"}
+NAMES = {"attention.softmax-0", "attention.linear", "memory.rmt", "patterns.sinks", "composition.streaming"}
 NAMES |= {"composition.rmt-streaming", "composition.rmt-rmt"}
 CASES = [case for case in [*all_cases(), *compositions()] if case.name in NAMES]
 

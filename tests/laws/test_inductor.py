@@ -7,7 +7,7 @@ from anyformer.laws.case import Case
 from anyformer.laws.cases import all_cases
 from anyformer.laws.programs import decode
 
-NAMES = ("attention.softmax", "attention.linear", "memory.rmt", "positions.t5", "composition.mixed")
+NAMES = ("attention.softmax-0", "attention.linear", "memory.rmt", "positions.t5", "composition.mixed")
 CASES = [case for case in [*all_cases(), *compositions()] if case.name in NAMES]
 
 

@@ -5,37 +5,67 @@ Where the model tells documents apart, a document's first token is not predicted
 
 from __future__ import annotations
 
+from math import log
 from typing import TYPE_CHECKING
 
 from anyformer.core.errors import ConfigError
-from anyformer.core.spec import ObjectiveSpec, spec
+from anyformer.core.spec import spec
+from anyformer.training.objectives.base import IGNORED, Batch
+from anyformer.training.objectives.streams import StreamObjective, Window, check_words
+from anyformer.training.scores import per_token
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from anyformer.core.model import Model
+    from anyformer.core.tape import Tape
+    from anyformer.data.corpus import Corpus
+    from anyformer.data.token_file import TokenFile
+    from anyformer.training.objectives.base import Figure, Tensors
 
 
 @spec
-class NextToken(ObjectiveSpec):
+class NextToken(StreamObjective):
     """Every token from those before it (Phuong & Hutter 2022)."""
 
     def check(self, model: Model) -> None:
-        """Refuse a model in which tokens see what they are to predict."""
-        try:
-            model.init_state(1)  # what lets tokens see later ones cannot be cut into calls, and says so
-        except ValueError as error:
-            raise ConfigError(f"next_token predicts each token from those before it; {error}") from None
+        check_writer(model, "next_token")
 
-    def losses(
-        self, model: Model, ids: Tensor, documents: Tensor | None = None, checkpoint: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """ids, documents: (B, T + 1). Nats (B, T), 0 where nothing is predicted, and where something is, (B, T)."""
-        from anyformer.core.model import IGNORED
+    def arranged(self, window: Window, corpus: Corpus[TokenFile], model: Model, dice: np.random.Generator) -> Batch:
+        import torch
 
-        targets, labels = ids[:, 1:], None
-        if documents is not None:
-            labels = {"document": documents[:, :-1]}
-            targets = targets.masked_fill(documents[:, 1:] != documents[:, :-1], IGNORED)
-        losses = model.losses(ids[:, :-1], targets, labels=labels, checkpoint=checkpoint)
-        return losses, targets != IGNORED
+        targets = window.ids[:, 1:].copy()
+        targets[~window.real] = IGNORED
+        tensors = {"ids": window.ids[:, :-1]}
+        if "document" in model.labels:
+            targets[window.documents[:, 1:] != window.documents[:, :-1]] = IGNORED
+            tensors["document"] = window.documents[:, :-1]
+        count = int((targets != IGNORED).sum())
+        tensors = {name: torch.from_numpy(array) for name, array in (tensors | {"targets": targets}).items()}
+        return Batch(tensors, int(window.lengths.sum()), count)
+
+    def loss(self, model: Model, tensors: Tensors, checkpoint: bool = False, tape: Tape | None = None) -> Tensor:
+        return token_losses(model, tensors, checkpoint, tape).sum()
+
+    def marks(self, model: Model, tensors: Tensors) -> dict[str, Tensor]:
+        return {"nats": token_losses(model, tensors).double().sum(1), "tokens": (tensors["targets"] != IGNORED).sum(1)}
+
+    def figures(self, corpus: Corpus[TokenFile]) -> dict[str, Figure]:
+        bits = 1 / (log(2) * corpus.held_out.bytes / (len(corpus.held_out) - 1))  # a nat a token, in bits a byte
+        return per_token() | {"bits_per_byte": lambda sums: sums["nats"] / sums["tokens"] * bits}
+
+
+def check_writer(model: Model, objective: str) -> None:
+    """Refuse a model that does not say each token from those before it alone."""
+    check_words(model, objective)
+    try:
+        model.init_state(1)  # what lets tokens see later ones cannot be cut into calls, and says so
+    except ValueError as error:
+        raise ConfigError(f"{objective} predicts each token from those before it; {error}") from None
+
+
+def token_losses(model: Model, tensors: Tensors, checkpoint: bool = False, tape: Tape | None = None) -> Tensor:
+    """(B, T): nats, 0 where nothing is predicted."""
+    labels = {"document": tensors["document"]} if "document" in tensors else None
+    return model.losses(tensors["ids"], tensors["targets"], labels=labels, checkpoint=checkpoint, tape=tape)

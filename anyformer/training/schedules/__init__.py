@@ -3,4 +3,7 @@
 TABLE = {
     "constant": "constant:Constant",
     "cosine": "cosine:Cosine",
+    "inverse_sqrt": "inverse_sqrt:InverseSqrt",
+    "linear": "linear:Linear",
+    "wsd": "wsd:Wsd",
 }

@@ -142,4 +142,4 @@ def test_is_the_paper_written_for_whole_sequences() -> None:
     where, zero = Where.start(2 * 5, P), torch.zeros(10, P, dtype=torch.long)
     alone = Context(replace(where, labels={"document": zero, "start": zero}))  # B K sequences of P bytes
     out = layer.local((layer.into(G) + spelt).flatten(0, 1), alone)[0].view(2, 20, -1)
-    assert_close(model(ids), model.head(out), rtol=0, atol=1e-9)
+    assert_close(model(ids), model.head(out, Context.start(*ids.shape).where), rtol=0, atol=1e-9)

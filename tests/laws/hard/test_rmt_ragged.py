@@ -32,7 +32,7 @@ def loop(model: Model, ids: Tensor) -> Tensor:
         y, _ = body.inner(torch.cat([memory, x, memory], 1), Context.start(1, x.shape[1] + 2 * M))
         outs.append(y[:, M:-M])
         memory = y[:, -M:]
-    return model.head(torch.cat(outs, 1))
+    return model.head(torch.cat(outs, 1), Context.start(*ids.shape).where)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

@@ -1,0 +1,57 @@
+"""Classes of whole texts (Devlin et al. 2019, section 3.2): logits = W p + b of a pooled vector p."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from anyformer.core.context import Where
+from anyformer.core.head import Head
+from anyformer.core.linear import Linear
+from anyformer.core.spec import Fraction, HeadSpec, Site, spec
+from anyformer.heads.base import Labels, count, nats
+from anyformer.heads.pooling import WHOLE, Pool, Pooler
+
+
+@spec
+class Classify(HeadSpec):
+    """A class for each text (Devlin et al. 2019).
+
+    labels: the names of the classes; None lets training set them from the data. hidden: BERT's tanh(W p + b) before
+    the logits. dropout: of what the logits are made from.
+    """
+
+    EXEMPT: ClassVar = WHOLE
+
+    labels: Labels | None = None
+    pool: Pool = "first"
+    hidden: bool = False
+    dropout: Fraction = 0.0
+    bias: bool = True
+
+    @classmethod
+    def examples(cls) -> tuple[Classify, ...]:
+        labels = ("no", "yes", "perhaps")
+        return cls(labels=labels, hidden=True), cls(labels=labels, pool="max")
+
+    def build(self, at: Site) -> ClassifyHead:
+        return ClassifyHead(self, at)
+
+
+class ClassifyHead(Head):
+    """pooler, then out: (K, C)."""
+
+    pools = True
+
+    def __init__(self, spec: Classify, at: Site) -> None:
+        super().__init__(at)
+        self.pooler = Pooler(at.at("pooler"), spec.pool, spec.hidden, spec.dropout)
+        self.out = Linear(at.at("out"), "K", "C", {"K": count(spec.labels, at), "C": at.width}, spec.bias)
+
+    def forward(self, h: Tensor, where: Where) -> Tensor:
+        """(B, T, C) -> logits (B, K)."""
+        return self.out(self.pooler(h, where))
+
+    def loss(self, h: Tensor, targets: Tensor, where: Where, smoothing: float = 0.0) -> Tensor:
+        return nats(self(h, where), targets, smoothing)

@@ -1,0 +1,70 @@
+"""One vector of a whole text: its first or last token's, the mean, or the largest number of each channel."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from anyformer.core.context import BEYOND, Where
+from anyformer.core.layer import Part
+from anyformer.core.linear import Linear
+from anyformer.core.spec import Site
+
+Pool = Literal["first", "mean", "last", "max"]
+
+WHOLE = {  # what heads that pool cannot keep
+    "state": "one answer is read off the whole text, which cannot come in pieces",
+    "packed": "one answer is read off the whole row, which cannot hold several texts",
+}
+
+
+def pool(h: Tensor, where: Where, how: Pool) -> Tensor:
+    """(B, T, C) -> (B, C), of real tokens alone; 0 for a row that has none."""
+    real = where.real[..., None]
+    match how:
+        case "mean":
+            return h.masked_fill(~real, 0).sum(1) / real.sum(1).clamp(min=1)
+        case "max":
+            found = h.masked_fill(~real, -inf).amax(1)
+        case "first":
+            found = _at(h, where.time.masked_fill(~where.real, BEYOND).argmin(1))
+        case "last":
+            found = _at(h, where.time.argmax(1))
+    return found.masked_fill(~real.any(1), 0)
+
+
+def _at(h: Tensor, place: Tensor) -> Tensor:
+    """h (B, T, C) at each row's own place (B,)."""
+    return h.gather(1, place[:, None, None].expand(-1, 1, h.shape[-1]))[:, 0]
+
+
+def refuse_packed(at: Site) -> None:
+    """Refuse rows of several texts, for a head that takes a row as one."""
+    if "document" in at.labels:
+        raise ValueError(
+            f"{at.path}: one answer is read off each row, but the model's label 'document' packs several texts into "
+            "one; take 'document' out of the model's labels"
+        )
+
+
+class Pooler(Part):
+    """dense: (C, C), BERT's tanh(W h + b) of the pooled vector (Devlin et al. 2019), or None."""
+
+    dense: Linear | None
+
+    def __init__(self, at: Site, how: Pool, hidden: bool, dropout: float) -> None:
+        super().__init__(at)
+        refuse_packed(at)
+        self.how: Pool = how
+        self.dropout = dropout
+        self.dense = Linear(at.at("dense"), "C", "C", {"C": at.width}, bias=True) if hidden else None
+
+    def forward(self, h: Tensor, where: Where) -> Tensor:
+        """(B, T, C) -> (B, C)."""
+        x = pool(h, where, self.how)
+        if self.dense is not None:
+            x = self.dense(x).tanh()
+        return F.dropout(x, self.dropout, self.training)

@@ -1,0 +1,114 @@
+"""Prompted text: -log of each token of an answer given its prompt; the prompt itself is not learnt to be said.
+
+A row is [begin] prompt answer [end]. Where the model declares the label `prefix`, the prompt carries it, so that
+patterns such as `prefix | causal` let it be seen from both sides (prefix language models; Raffel et al. 2020, section
+3.2.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anyformer.core.spec import Fraction, Size, spec
+from anyformer.data.base import Row
+from anyformer.training.bleu import bleu, bleu_marks, reference
+from anyformer.training.objectives.base import IGNORED, Coder
+from anyformer.training.objectives.inputs import padded
+from anyformer.training.objectives.next_token import check_writer
+from anyformer.training.objectives.rows import Arrays, RowObjective, TooLong, text_of
+from anyformer.training.objectives.seq2seq import ends
+from anyformer.training.objectives.writing import sources, written
+from anyformer.training.scores import per_token
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from anyformer.core.model import Model
+    from anyformer.core.tape import Tape
+    from anyformer.data.corpus import Corpus
+    from anyformer.data.examples import Example, Examples
+    from anyformer.training.objectives.base import Figure, Tensors
+
+
+@spec
+class Prompted(RowObjective):
+    """The column `target` after the prompt `source`, by a decoder (Raffel et al. 2020).
+
+    smoothing: of the targets. beams, length_penalty: how it writes when it is evaluated.
+    """
+
+    asks: ClassVar[str] = "source"
+    texts: ClassVar[tuple[str, ...]] = ("source", "target")
+    questions: ClassVar[tuple[str, ...]] = ("prompt",)
+    answers: ClassVar[tuple[str, ...]] = ("whole", "reference")
+    sequences: ClassVar[tuple[str, ...]] = ("whole",)
+
+    smoothing: Fraction = 0.0
+    beams: Size = 4
+    length_penalty: float = 0.6
+    too_long: TooLong = "refuse"
+
+    def question(self, row: Row, coder: Coder) -> Example:
+        tokenizer = coder.tokenizers.target
+        begin = [] if tokenizer.begin is None else [tokenizer.begin]
+        return {"prompt": np.array(begin + tokenizer.encode(text_of(row, "source")))}
+
+    def answer(self, row: Row, question: Example, coder: Coder) -> Example:
+        text, tokenizer = text_of(row, "target"), coder.tokenizers.target
+        _, last = ends(tokenizer)
+        return {"whole": np.array([*question["prompt"], *tokenizer.encode(text), last]), "reference": reference(text)}
+
+    def asked(self, examples: Examples, rows: NDArray[np.int64], length: int) -> Arrays:
+        prompt, lengths = padded(examples, "prompt", rows, length)
+        return {"prompt": prompt, "prompt_lengths": lengths}
+
+    def wanted(self, examples: Examples, rows: NDArray[np.int64], length: int) -> tuple[Arrays, int]:
+        whole, _ = padded(examples, "whole", rows, length + 1, IGNORED)
+        prompts = examples.lengths("prompt", rows)[:, None]
+        places = np.arange(whole.shape[1] - 1)
+        targets = np.where(places < prompts - 1, IGNORED, whole[:, 1:])
+        arrays = {"ids": whole[:, :-1].clip(min=0), "prefix": (places < prompts).astype(np.int64), "targets": targets}
+        return arrays | {"references": examples.padded("reference", rows, -1)}, int((targets != IGNORED).sum())
+
+    def said(self, model: Model, tensors: Tensors, rows: Sequence[Row], coder: Coder) -> list[dict[str, Any]]:
+        return [{"text": text} for text in self._texts(model, tensors)]
+
+    def written(self, model: Model, tensors: Tensors, coder: Coder) -> dict[str, Tensor]:
+        return bleu_marks(self._texts(model, tensors), tensors["references"])
+
+    def written_figures(self) -> dict[str, Figure]:
+        return {"bleu": bleu}
+
+    def check(self, model: Model) -> None:
+        check_writer(model, "prompted")
+
+    def loss(self, model: Model, tensors: Tensors, checkpoint: bool = False, tape: Tape | None = None) -> Tensor:
+        return token_losses(model, tensors, self.smoothing, checkpoint, tape).sum()
+
+    def marks(self, model: Model, tensors: Tensors) -> dict[str, Tensor]:
+        return {"nats": token_losses(model, tensors).double().sum(1), "tokens": (tensors["targets"] != IGNORED).sum(1)}
+
+    def figures(self, corpus: Corpus[Examples]) -> dict[str, Figure]:
+        return per_token()
+
+    def _texts(self, model: Model, tensors: Tensors) -> list[str]:
+        prompts = sources(tensors["prompt"], tensors["prompt_lengths"])
+        return written(model, prompts, None, self.beams, self.length_penalty)
+
+
+def token_losses(
+    model: Model, tensors: Tensors, smoothing: float = 0.0, checkpoint: bool = False, tape: Tape | None = None
+) -> Tensor:
+    """(B, T): nats, 0 where nothing is predicted."""
+    return model.losses(
+        tensors["ids"],
+        tensors["targets"],
+        smoothing=smoothing,
+        labels={"prefix": tensors["prefix"]} if "prefix" in model.labels else None,
+        checkpoint=checkpoint,
+        tape=tape,
+    )

@@ -1,0 +1,91 @@
+"""`predict`: what a finished run says of rows that nobody has answered yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from anyformer.core.errors import InputError
+from anyformer.core.model import Model
+from anyformer.data.base import Row
+from anyformer.models.load import load, tokenizers_of
+from anyformer.recipes.read import read
+from anyformer.runs.folder import RunFolder
+from anyformer.training.loop import objective_of
+from anyformer.training.objectives.base import Coder, Objective
+
+ROWS = 32  # at a time
+Answer = dict[str, Any]
+
+
+def predict(
+    run: str | Path,
+    rows: Iterable[str | Row],
+    *,
+    changes: Mapping[str, Any] | None = None,
+    best: bool = False,
+    device: str | torch.device = "cpu",
+) -> list[Answer]:
+    """What the run says of each row, in order, such as {"label": "1", "probability": 0.9}.
+
+    rows: texts, or mappings with the columns of the data that the run was trained on, the answer left out. changes,
+    best, device: as in `load`. InputError: a row cannot be read; it is named by its number.
+    """
+    if isinstance(rows, str):
+        raise ValueError("rows must be a list of texts or of mappings; came one text: put it in a list")
+    answers = []
+    for number, answer in enumerate(predictor(run, changes=changes, best=best, device=device).answers(rows), 1):
+        if isinstance(answer, InputError):
+            raise InputError(f"row {number}: {answer}")
+        answers.append(answer)
+    return answers
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A loaded run, and what turns rows into its numbers and back."""
+
+    model: Model
+    objective: Objective[Any]
+    coder: Coder
+
+    @torch.no_grad()
+    def answers(self, rows: Iterable[str | Row | InputError]) -> Iterator[Answer | InputError]:
+        """An answer for each row, or what is wrong with it; a row that is an error already stays one."""
+        left = iter(rows)
+        while some := list(islice(left, ROWS)):
+            named = [{self.objective.asks: row} if isinstance(row, str) else row for row in some]
+            good = [row for row in named if not isinstance(row, InputError)]
+            answers = iter(self._together(good))
+            yield from (row if isinstance(row, InputError) else next(answers) for row in named)
+
+    def _together(self, rows: Sequence[Row]) -> list[Answer | InputError]:
+        """In one batch; one by one where a row is bad, since the others are not."""
+        if not rows:
+            return []
+        try:
+            return [*self.objective.predicted(self.model, rows, self.coder)]
+        except InputError as error:
+            return [error] if len(rows) == 1 else [answer for row in rows for answer in self._together([row])]
+
+
+def predictor(
+    run: str | Path,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    best: bool = False,
+    device: str | torch.device = "cpu",
+) -> Predictor:
+    """The run, loaded."""
+    model = load(run, changes, device=device, best=best)
+    folder = RunFolder.open(run)
+    tokenizers, recipe = tokenizers_of(folder), read(folder.recipe)
+    if tokenizers is None:
+        raise InputError(f"{run} has no tokenizer, so text cannot be read with it")
+    objective = objective_of(recipe)
+    return Predictor(model, objective, Coder(tokenizers, objective.classes_of(recipe.model)))
