@@ -223,9 +223,12 @@ def test_what_is_impossible_is_not_found() -> None:
 
 def test_what_cannot_be_searched_is_refused() -> None:
     model = decoder(vocabulary=5)
-    for fields in ({"beams": 0}, {"beams": -1}, *({"length_penalty": value} for value in (6, float("nan"), inf))):
-        with pytest.raises(ValueError, match=f"{next(iter(fields))} must be"):
-            Beams(**fields)
+    for width in (0, -1):
+        with pytest.raises(ValueError, match=f"beams must be at least 1; came {width}"):
+            Beams(beams=width)
+    for alpha in (6, float("nan"), -inf):
+        with pytest.raises(ValueError, match=f"length_penalty must be from -5 to 5; came {alpha}"):
+            Beams(length_penalty=alpha)
     for best in (0, 5):
         with pytest.raises(ValueError, match=f"{best} of the best are wanted"):
             beam_search(model, even([[1]], 3), Beams(), best=best)

@@ -1,13 +1,17 @@
 """What the pages show is run: the part that they write keeps the laws, the picture is what the patterns say."""
 
+import csv
 import importlib.util
+import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from anyformer.cli.main import main
 from anyformer.laws.cases import cases_of
 from anyformer.laws.verdict import judge, laws_of
 
@@ -48,3 +52,27 @@ def test_the_part_of_the_page_keeps_the_laws(decay: ModuleType) -> None:
 def test_the_picture_shows_what_the_patterns_say() -> None:
     module = loaded(DOCS / "pictures" / "draw_patterns.py", "draw_patterns")
     assert (DOCS / "pictures" / "patterns.svg").read_text("utf-8") == module.draw()
+
+
+def test_the_commands_of_the_page_on_tables_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first four of them, in order, on a table as the page has it; with few steps, so that it takes seconds."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    page = (DOCS / "classify.md").read_text("utf-8")
+    table = re.findall(r"```\n(text,label\n.*?)```", page, re.DOTALL)[0]
+    header, *rows = csv.reader(table.splitlines())
+    with (tmp_path / "reviews.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *([f"{text} {copy}", label] for copy in range(9) for text, label in rows)])
+    (tmp_path / "new.txt").write_text("a warm and funny film\nlong and lifeless\n", "utf-8")
+    commands = re.findall(r"^\$ anyformer (.*?)(?: +#.*)?$", page, re.MULTILINE)
+    train, evaluate, predict = (shlex.split(command) for command in commands[:3])
+    assert main([*train, "--threads", "1", "--set", "budget.steps=2", "--set", "data.held_out=0.3"]) == 0
+    assert main(evaluate) == 0
+    assert "accuracy" in capsys.readouterr().out
+    assert main(predict) == 0
+    assert [json.loads(line).keys() for line in capsys.readouterr().out.splitlines()] == [{"label", "probability"}] * 2
+    wrong = shlex.split(commands[-1])
+    assert main([*wrong, "--out", "runs/other"]) == 3
+    assert page.splitlines()[-2] == capsys.readouterr().err.strip()

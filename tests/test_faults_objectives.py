@@ -20,12 +20,6 @@ from anyformer.training.train import train
 Row = dict[str, str]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Examples are cached away from the user's own cache, once for all tests of this process."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
 def files(tmp_path: Path, train_rows: Iterable[Row] | None = None, held_out: Iterable[Row] | None = None) -> list[Path]:
     """The rows of both sides."""
     rows = (toy_rows(20, 1) if train_rows is None else train_rows, toy_rows(5, 2) if held_out is None else held_out)

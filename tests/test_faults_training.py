@@ -29,12 +29,6 @@ from anyformer.training.train import train
 WORDS = "the cat sat on a mat and saw the dog run far away from home. " * 40
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens are cached away from the user's own cache, once for all tests of this process."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
@@ -82,7 +76,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int
         ("model.body.blocks.*.mixer.pattern=causal & documents", "document"),
         ("model.position={kind: learned, length: 8}", "training.length (12) is more than"),
         ("model.vocabulary=5", "model.vocabulary (5) is smaller than the tokenizer's"),
-        ("budget={}", "set steps, tokens or seconds"),
+        ("budget={}", "set steps, tokens, seconds or flops"),
     ],
 )
 def test_20_to_27_impossible_recipes_are_one_line_and_leave_nothing(

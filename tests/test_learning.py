@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tasks import BPE, STREAMS, TASKS, recipe_for, toy_rows, write_rows
 from test_training import same_ending, stop_after
 
@@ -22,12 +23,6 @@ from anyformer.training.train import prepared, train, untrained
 Row = dict[str, Any]
 SMALL = {"kind": "wordpiece", "vocabulary": 400}
 COLOURS = ("white", "black", "red", "blue", "green", "yellow", "brown", "orange", "pink", "purple", "gray")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Examples are cached away from the user's own cache, once for all tests of this process."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 # Rows, made of captions in English and German and of movie reviews
@@ -174,30 +169,60 @@ def lesson_recipe(name: str, folder: Path, shared: Path) -> dict[str, Any]:
     )
 
 
+def trainer_of(recipe: dict[str, Any]) -> Trainer:
+    settled, corpus = prepared(read(recipe))
+    return Trainer(settled, untrained(settled, corpus, "cpu"), corpus, lambda report: None)
+
+
 @pytest.mark.needs_shared
 @pytest.mark.parametrize("name", LESSONS)
 def test_training_beats_what_frequencies_say(name: str, shared: Path, tmp_path: Path) -> None:
     recipe = lesson_recipe(name, tmp_path, shared)
-    settled, corpus = prepared(read(recipe))
-    to_beat = LESSONS[name].beats(Trainer(settled, untrained(settled, corpus, "cpu"), corpus, lambda report: None))
+    to_beat = LESSONS[name].beats(trainer_of(recipe))
     done = train(recipe, tmp_path / "run")
     assert done.metrics["loss"] < to_beat - LESSONS[name].by
     assert done.metrics["loss"] > 0
 
 
-# Resuming
+# Resuming, and other ways to make a step
+
+
+def toy_recipe(name: str, tmp_path: Path, **training: Any) -> dict[str, Any]:
+    rows = [write_rows(tmp_path / f"{side}.jsonl", toy_rows(23, seed)) for seed, side in enumerate("ab")]
+    training = {"batch": 4, **training, **({"length": 12} if name in STREAMS else {})}
+    return recipe_for(TASKS[name], *rows, training=training)
 
 
 @pytest.mark.parametrize("name", ["classification", "contrastive", "whole_words", "next_sentence", "span_corruption"])
 @pytest.mark.parametrize("at", [4, 9])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(name: str, at: int, tmp_path: Path) -> None:
-    rows = [write_rows(tmp_path / f"{side}.jsonl", toy_rows(23, seed)) for seed, side in enumerate("ab")]
-    training = {"batch": 4, "accumulate": 2, **({"length": 12} if name in STREAMS else {})}
-    recipe = recipe_for(TASKS[name], *rows, training=training, model={"dropout": 0.2})
+    recipe = toy_recipe(name, tmp_path, accumulate=2)
+    recipe["model"] = {**recipe["model"], "dropout": 0.2}
     train(recipe, tmp_path / "whole")
     assert train(recipe, tmp_path / "halves", report=stop_after(at)).steps == at
     assert train(recipe, tmp_path / "halves", resume=True).steps == 10
     same_ending(tmp_path / "whole", tmp_path / "halves")
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_checkpointing_changes_nothing_and_bfloat16_little(name: str, tmp_path: Path) -> None:
+    ways: tuple[dict[str, Any], ...] = ({}, {"checkpointing": True}, {"precision": "bfloat16"})
+    plain, again, rough = (trainer_of(toy_recipe(name, tmp_path, **way)) for way in ways)
+    for _ in range(2):
+        loss, same, near = (trainer.step()["loss"] for trainer in (plain, again, rough))
+        assert loss == pytest.approx(same, abs=1e-6)
+        assert loss == pytest.approx(near, abs=0.05)
+        assert loss != near
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if name not in ("next_sentence", "contrastive", "alone")])
+def test_accumulating_equals_one_larger_batch(name: str, tmp_path: Path) -> None:
+    """A mean over all that is asked, however it is spread; what compares the rows of a batch is left out."""
+    parts, whole = (trainer_of(toy_recipe(name, tmp_path, **way)) for way in ({"accumulate": 2}, {}))
+    two = [whole.feed.at(number) for number in (0, 1)]
+    with torch.no_grad():
+        loss = sum(float(whole.objective.loss(whole.model, batch.tensors)) for batch in two) / sum(b.count for b in two)
+    assert parts.step()["loss"] == pytest.approx(loss, rel=1e-5)
 
 
 def test_every_objective_is_learnt_here() -> None:

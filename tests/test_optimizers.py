@@ -32,12 +32,6 @@ from anyformer.training.train import train
 Array = NDArray[np.float64]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens are cached away from the user's own cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
 DECLARATION: dict[str, Any] = {  # tables of every kind: words, positions, buckets of distances
     "kind": "decoder",
     "vocabulary": 11,

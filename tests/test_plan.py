@@ -32,12 +32,6 @@ from anyformer.training.train import train
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens are cached away from the user's own cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
 def block(**more: Any) -> dict[str, Any]:
     mixer = {"kind": "softmax", "heads": 6, "kv_heads": 2, "head_size": 8, "position": "rotary"}
     return {"kind": "block", "mixer": mixer, "ff": {"kind": "gated", "hidden": 28}, **more}

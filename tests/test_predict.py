@@ -25,12 +25,6 @@ Answer = dict[str, Any]
 Runs = Callable[..., Path]
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Examples are cached away from the user's own cache, once for all tests of this process."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
 def run_of(name: str, tmp_path: Path, **sections: Any) -> Path:
     """A run of two steps."""
     paths = (write_rows(tmp_path / f"{side}.jsonl", toy_rows(20, seed)) for seed, side in enumerate(("a", "b")))

@@ -122,8 +122,11 @@ def test_rows_are_penalised_by_their_own_texts() -> None:
     """Greedy under each penalty, against the definition; ragged, so that the rows differ."""
     model, prompts = decoder(), [[3, 0, 2], [7], [5, 5, 11, 1]]
     plain = list(zip(*token_rows(model, even(prompts, 12), GREEDY), strict=True))
-    for fields in ({"repetition_penalty": 1.8}, {"presence_penalty": 1.5}, {"frequency_penalty": 0.8}):
-        sampling = Sampling(greedy=True, **fields)
+    for sampling in (
+        Sampling(greedy=True, repetition_penalty=1.8),
+        Sampling(greedy=True, presence_penalty=1.5),
+        Sampling(greedy=True, frequency_penalty=0.8),
+    ):
         rows = list(zip(*token_rows(model, even(prompts, 12), sampling), strict=True))
         for prompt, row in zip(prompts, rows, strict=True):
             written: list[int] = []

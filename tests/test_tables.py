@@ -29,7 +29,7 @@ HELPERS = {
     "training/objectives/inputs.py": "how texts become one input with its marks",
     "training/objectives/rows.py": "what objectives on rows share",
     "training/objectives/streams.py": "what objectives on running text share",
-    "training/objectives/writing.py": "what a model writes by itself, for those whose answers are texts",
+    "training/objectives/writing.py": "what objectives share whose answers are texts",
     "training/optimizers/joined.py": "several optimisers that a training loop sees as one",
 }
 # Packages that also hold the machinery behind their rows: every row has a file, but not the other way round.

@@ -42,12 +42,6 @@ WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "the", "dog", "run
 BLOCK = {"kind": "block", "mixer": {"kind": "softmax", "heads": 2, "position": "rotary"}, "ff": {"kind": "gated"}}
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens are cached away from the user's own cache, once for all tests of this process."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
     """Some 3,500 bytes in 60 documents of different lengths, with a few characters of two bytes."""

@@ -16,6 +16,7 @@ from anyformer.core.model import Model
 from anyformer.core.roles import AnyLayer, Embedding, Head, Norm, Position
 from anyformer.core.spec import Ref, Site, Size, spec
 from anyformer.core.state import Past, Room
+from anyformer.core.tape import Tape
 from anyformer.heads.tied import Tied
 from anyformer.norms.nothing import NoNorm
 from anyformer.positions.none import NoPosition
@@ -66,8 +67,16 @@ class EncoderDecoderModel(Model):
         self.hold(at, "decoder", spec.decoder, sources=frozenset({SOURCE}))
         self.hold_head(at, spec.head)
 
-    def encode(self, ids: Tensor, lengths: Tensor | None = None, side: str = "right") -> Source:
-        """The source (B, S) as vectors, once for all calls that read it."""
+    def encode(
+        self,
+        ids: Tensor,
+        lengths: Tensor | None = None,
+        side: str = "right",
+        *,
+        tape: Tape | None = None,
+        checkpoint: bool = False,
+    ) -> Source:
+        """The source (B, S) as vectors, once for all calls that read it. tape, checkpoint: as in a call."""
         check_ids(ids, self.source_vocabulary)
         real = real_tokens(ids, lengths, side, None)
         where = Where.start(*ids.shape, device=ids.device)
@@ -75,7 +84,8 @@ class EncoderDecoderModel(Model):
             time = torch.where(real, real.long().cumsum(1) - 1, -1)
             where = Where(time, time[..., None], {})
         check_longest(where, self.enter_source.longest)
-        out, _ = self.encoder(self.enter_source(ids, where), Context(where, straight=real is None), None)
+        ctx = Context(where, tape=tape, checkpoint=checkpoint, straight=real is None)
+        out, _ = self.encoder(self.enter_source(ids, where), ctx, None)
         return Source(out, where)
 
     def hidden(self, ids: Tensor, ctx: Context, past: Past) -> tuple[Tensor, Past]:

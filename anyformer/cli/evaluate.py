@@ -17,7 +17,7 @@ def evaluate(
     ctx: Context,
     run: Annotated[Path, Argument(help="A run folder.", metavar="RUN")],
     data: Annotated[str | None, Option(help="Text to read instead of the run's own held-out text.")] = None,
-    batches: Annotated[int | None, Option(min=1, help="Only the first so many batches of 32 windows.")] = None,
+    batches: Annotated[int | None, Option(min=1, help="Only the first so many batches.")] = None,
     best: Annotated[bool, Option("--best", help="The weights that did best on held-out text, not the last.")] = False,
     set: Annotated[list[str] | None, Option(help="KEY=VALUE in the model, any number of times.")] = None,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from anyformer.core.errors import InputError
 from anyformer.core.spec import DataSpec, TokenizerSpec
@@ -27,6 +27,8 @@ class TextData(DataSpec, ABC):
     tokenizer: TokenizerSpec
     source_tokenizer: TokenizerSpec | None = None
     held_out: float
+    repeats: ClassVar[bool] = False
+    """Whether a row that is to be read more often comes several times, one after the other."""
 
     @abstractmethod
     def rows(self) -> Iterator[Row]:

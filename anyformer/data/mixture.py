@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from itertools import chain
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -33,6 +33,8 @@ class Mixture(TextData):
     A row is read a whole number of times: of a share of 2.5 half of the rows twice and half of them three times, which
     ones is decided by what they say. What is held out is read once.
     """
+
+    repeats: ClassVar[bool] = True
 
     shares: Annotated[tuple[Share, ...], Field(min_length=1)]
     tokenizer: Tokenizer = Bytes()

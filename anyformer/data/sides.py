@@ -31,7 +31,7 @@ class Sides:
         if self.parts.tail in (0, 1):  # nothing is cut
             marks = self.parts.held | bool(self.parts.tail)
             some = (row for row, is_held in zip(rows, marks, strict=True) if is_held == held)
-            yield from _once(some) if held else some
+            yield from _once(some) if held and self.data.repeats else some
             return
         for row in rows:
             cut = self.parts.held_out if held else self.parts.training

@@ -11,14 +11,10 @@ import torch
 
 from anyformer.core.errors import InputError, NumericalStop
 from anyformer.data.corpus import Corpus, text_data
-from anyformer.models.load import load, tokenizers_of
-from anyformer.recipes.read import read
 from anyformer.runs.folder import RunFolder
-from anyformer.training.loop import objective_of
+from anyformer.training.finished import Finished
 from anyformer.training.measure import measure
 from anyformer.training.scores import Result
-
-ROWS = 32  # at a time
 
 
 def evaluate(
@@ -33,19 +29,15 @@ def evaluate(
     """What a run is worth on its own held-out text, or on all of `data` (a file or a folder), in its own windows.
 
     data: is cut into documents as the run's text was. changes: to the declaration, as in `load`. batches: only the
-    first so many, of 32 windows each. best: the weights that did best, not the last.
+    first so many, of as many rows as in training. best: the weights that did best, not the last.
     """
-    model = load(run, changes, device=device, best=best)
-    folder = RunFolder.open(run)
-    tokenizers, recipe = tokenizers_of(folder), read(folder.recipe)
-    if tokenizers is None:
-        raise InputError(f"{run} has no tokenizer, so text cannot be read with it")
-    objective = objective_of(recipe)
+    done = Finished.open(run, changes, best, device)
+    recipe, objective = done.recipe, done.objective
     source = recipe.data if data is None else text_data(recipe.data).elsewhere(data)
-    corpus = objective.corpus(source, recipe.seed, recipe.model, tokenizers)
+    corpus = objective.corpus(source, recipe.seed, recipe.model, done.tokenizers)
     if data is None:
-        refuse_other_text(folder, corpus)
-    result = measure(objective, model, corpus, recipe.training, batches, ROWS, write=True)
+        refuse_other_text(done.folder, corpus)
+    result = measure(objective, done.model, corpus, recipe.training, batches, write=True)
     if not isfinite(result.metrics["loss"]):
         raise NumericalStop(f"the loss of {run} on this text is {result.metrics['loss']}: its weights are no use")
     return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,18 +23,13 @@ def measure(
     corpus: Corpus[Any],
     training: Training,
     batches: int | None = None,
-    batch: int | None = None,
     write: bool = False,
 ) -> Result:
-    """The held-out side, or its first `batches` batches.
-
-    batch: of so many rows, None: as many as in training. write: also what the model writes by itself, which is slow.
-    """
+    """The held-out side, or its first `batches` batches. write: also what the model writes by itself, which is slow."""
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
-    settings = training if batch is None else replace(training, batch=batch)
     marks: dict[str, list[Any]] = {}
-    for part in objective.exam(corpus, model, settings, batches):
+    for part in objective.exam(corpus, model, training, batches):
         tensors = {name: tensor.to(device) for name, tensor in part.tensors.items()}
         found = objective.marks(model, tensors)
         if write:

@@ -13,10 +13,7 @@ import torch
 from anyformer.core.errors import InputError
 from anyformer.core.model import Model
 from anyformer.data.base import Row
-from anyformer.models.load import load, tokenizers_of
-from anyformer.recipes.read import read
-from anyformer.runs.folder import RunFolder
-from anyformer.training.loop import objective_of
+from anyformer.training.finished import Finished
 from anyformer.training.objectives.base import Coder, Objective
 
 ROWS = 32  # at a time
@@ -82,10 +79,5 @@ def predictor(
     device: str | torch.device = "cpu",
 ) -> Predictor:
     """The run, loaded."""
-    model = load(run, changes, device=device, best=best)
-    folder = RunFolder.open(run)
-    tokenizers, recipe = tokenizers_of(folder), read(folder.recipe)
-    if tokenizers is None:
-        raise InputError(f"{run} has no tokenizer, so text cannot be read with it")
-    objective = objective_of(recipe)
-    return Predictor(model, objective, Coder(tokenizers, objective.classes_of(recipe.model)))
+    done = Finished.open(run, changes, best, device)
+    return Predictor(done.model, done.objective, Coder(done.tokenizers, done.objective.classes_of(done.recipe.model)))

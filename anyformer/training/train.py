@@ -100,7 +100,7 @@ def _go_on(
     recipe: Recipe, run: RunFolder, device: str | None, report: Callable[[Report], None], note: Callable[[str], None]
 ) -> Trained:
     before = read(run.recipe)
-    _refuse_another(replace(before, model=recipe.model), recipe, run.path)
+    _refuse_another(before, recipe, run.path, known=False)
     recipe, corpus = prepared(recipe, tokenizers_of(run))
     _refuse_another(before, recipe, run.path)
     refuse_other_text(run, corpus)
@@ -170,22 +170,22 @@ def first_weights(model: Model, recipe: Recipe, corpus: Corpus[Any], note: Calla
         note(missing)
 
 
-def _refuse_another(before: Recipe, after: Recipe, path: Path) -> None:
-    """Refuse to go on with what would be another run."""
+def _refuse_another(before: Recipe, after: Recipe, path: Path, known: bool = True) -> None:
+    """Refuse to go on with what would be another run. known: what the data alone says is in both of them."""
     old, new = ({k: v for k, v in recipe.to_dict().items() if k not in MAY_CHANGE} for recipe in (before, after))
-    if changed := list(_differences(old, new)):
+    if changed := [name for name, value in _differences(old, new) if known or value is not None]:
         raise ConfigError(
             f"{path} was made with other settings of {', '.join(changed)}; resume with the same, or take another --out"
         )
 
 
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """The paths of what differs."""
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The paths of what differs, and what is new there."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*new, *(old.keys() - new.keys())]:
             yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
     elif old != new:
-        yield path
+        yield path, new
 
 
 def _changed_machine(run: RunFolder, model: Model) -> Iterator[tuple[str, object, object]]:

@@ -45,7 +45,7 @@ class OwnLayer(Layer):
 
 
 def test_a_row_that_keeps_the_laws(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "rms", "--threads", "1"]) == 0
+    assert main(["check", "alibi", "--threads", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     laws = [name for name, law in LAWS.items() if law.of == "part"]
     assert [line.split()[:2] for line in lines] == [["ok", law] for law in laws]

@@ -7,42 +7,37 @@ patterns such as `prefix | causal` let it be seen from both sides (prefix langua
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anyformer.core.spec import Fraction, Size, spec
 from anyformer.data.base import Row
-from anyformer.training.bleu import bleu, bleu_marks, reference
+from anyformer.training.bleu import reference
 from anyformer.training.objectives.base import IGNORED, Coder
 from anyformer.training.objectives.inputs import padded
 from anyformer.training.objectives.next_token import check_writer
-from anyformer.training.objectives.rows import Arrays, RowObjective, TooLong, text_of
+from anyformer.training.objectives.rows import Arrays, TooLong, text_of
 from anyformer.training.objectives.seq2seq import ends
-from anyformer.training.objectives.writing import sources, written
-from anyformer.training.scores import per_token
+from anyformer.training.objectives.writing import WritingObjective, unpadded
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from anyformer.core.model import Model
     from anyformer.core.tape import Tape
-    from anyformer.data.corpus import Corpus
     from anyformer.data.examples import Example, Examples
-    from anyformer.training.objectives.base import Figure, Tensors
+    from anyformer.training.objectives.base import Tensors
 
 
 @spec
-class Prompted(RowObjective):
+class Prompted(WritingObjective):
     """The column `target` after the prompt `source`, by a decoder (Raffel et al. 2020).
 
     smoothing: of the targets. beams, length_penalty: how it writes when it is evaluated.
     """
 
-    asks: ClassVar[str] = "source"
-    texts: ClassVar[tuple[str, ...]] = ("source", "target")
     questions: ClassVar[tuple[str, ...]] = ("prompt",)
     answers: ClassVar[tuple[str, ...]] = ("whole", "reference")
     sequences: ClassVar[tuple[str, ...]] = ("whole",)
@@ -74,41 +69,25 @@ class Prompted(RowObjective):
         arrays = {"ids": whole[:, :-1].clip(min=0), "prefix": (places < prompts).astype(np.int64), "targets": targets}
         return arrays | {"references": examples.padded("reference", rows, -1)}, int((targets != IGNORED).sum())
 
-    def said(self, model: Model, tensors: Tensors, rows: Sequence[Row], coder: Coder) -> list[dict[str, Any]]:
-        return [{"text": text} for text in self._texts(model, tensors)]
-
-    def written(self, model: Model, tensors: Tensors, coder: Coder) -> dict[str, Tensor]:
-        return bleu_marks(self._texts(model, tensors), tensors["references"])
-
-    def written_figures(self) -> dict[str, Figure]:
-        return {"bleu": bleu}
-
     def check(self, model: Model) -> None:
         check_writer(model, "prompted")
 
-    def loss(self, model: Model, tensors: Tensors, checkpoint: bool = False, tape: Tape | None = None) -> Tensor:
-        return token_losses(model, tensors, self.smoothing, checkpoint, tape).sum()
+    def prompts(self, tensors: Tensors, coder: Coder) -> tuple[list[list[int]], None]:
+        return unpadded(tensors["prompt"], tensors["prompt_lengths"]), None
 
-    def marks(self, model: Model, tensors: Tensors) -> dict[str, Tensor]:
-        return {"nats": token_losses(model, tensors).double().sum(1), "tokens": (tensors["targets"] != IGNORED).sum(1)}
-
-    def figures(self, corpus: Corpus[Examples]) -> dict[str, Figure]:
-        return per_token()
-
-    def _texts(self, model: Model, tensors: Tensors) -> list[str]:
-        prompts = sources(tensors["prompt"], tensors["prompt_lengths"])
-        return written(model, prompts, None, self.beams, self.length_penalty)
-
-
-def token_losses(
-    model: Model, tensors: Tensors, smoothing: float = 0.0, checkpoint: bool = False, tape: Tape | None = None
-) -> Tensor:
-    """(B, T): nats, 0 where nothing is predicted."""
-    return model.losses(
-        tensors["ids"],
-        tensors["targets"],
-        smoothing=smoothing,
-        labels={"prefix": tensors["prefix"]} if "prefix" in model.labels else None,
-        checkpoint=checkpoint,
-        tape=tape,
-    )
+    def nats(
+        self,
+        model: Model,
+        tensors: Tensors,
+        smoothing: float = 0.0,
+        checkpoint: bool = False,
+        tape: Tape | None = None,
+    ) -> Tensor:
+        return model.losses(
+            tensors["ids"],
+            tensors["targets"],
+            smoothing=smoothing,
+            labels={"prefix": tensors["prefix"]} if "prefix" in model.labels else None,
+            checkpoint=checkpoint,
+            tape=tape,
+        )

@@ -7,9 +7,8 @@ the target, and is to say the target and an end token. Label smoothing (Szegedy 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +16,13 @@ from numpy.typing import NDArray
 from anyformer.core.errors import ConfigError, InputError
 from anyformer.core.spec import Fraction, ModelSpec, Ref, Size, spec
 from anyformer.data.base import Row
-from anyformer.training.bleu import bleu, bleu_marks, reference
+from anyformer.training.bleu import reference
 from anyformer.training.objectives.base import IGNORED, Coder
 from anyformer.training.objectives.inputs import padded
 from anyformer.training.objectives.next_token import check_writer
-from anyformer.training.objectives.rows import Arrays, RowObjective, TooLong, text_of
+from anyformer.training.objectives.rows import Arrays, TooLong, text_of
 from anyformer.training.objectives.streams import with_vocabulary
-from anyformer.training.objectives.writing import sources, written
-from anyformer.training.scores import per_token
+from anyformer.training.objectives.writing import WritingObjective, unpadded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,18 +33,16 @@ if TYPE_CHECKING:
     from anyformer.data.corpus import Corpus
     from anyformer.data.examples import Example, Examples
     from anyformer.data.tokenizer import TextTokenizer
-    from anyformer.training.objectives.base import Figure, Tensors
+    from anyformer.training.objectives.base import Tensors
 
 
 @spec
-class Seq2Seq(RowObjective):
+class Seq2Seq(WritingObjective):
     """The column `target` from the column `source`, by an encoder and a decoder (Vaswani et al. 2017).
 
     smoothing: of the targets. beams, length_penalty: how it writes when it is evaluated.
     """
 
-    asks: ClassVar[str] = "source"
-    texts: ClassVar[tuple[str, ...]] = ("source", "target")
     questions: ClassVar[tuple[str, ...]] = ("source",)
     answers: ClassVar[tuple[str, ...]] = ("target", "reference")
     sequences: ClassVar[tuple[str, ...]] = ("source", "target")
@@ -76,19 +72,20 @@ class Seq2Seq(RowObjective):
         arrays = {"ids": target[:, :-1].clip(min=0), "targets": target[:, 1:], "references": references}
         return arrays, int((lengths - 1).sum())
 
-    def said(self, model: Model, tensors: Tensors, rows: Sequence[Row], coder: Coder) -> list[dict[str, Any]]:
-        return [{"text": text} for text in self._texts(model, tensors, coder)]
-
-    def written(self, model: Model, tensors: Tensors, coder: Coder) -> dict[str, Tensor]:
-        return bleu_marks(self._texts(model, tensors, coder), tensors["references"])
-
-    def written_figures(self) -> dict[str, Figure]:
-        return {"bleu": bleu}
-
-    def _texts(self, model: Model, tensors: Tensors, coder: Coder) -> list[str]:
-        read = sources(tensors["source"], tensors.get("source_lengths"))
+    def prompts(self, tensors: Tensors, coder: Coder) -> tuple[list[list[int]], list[list[int]]]:
+        read = unpadded(tensors["source"], tensors.get("source_lengths"))
         first, _ = ends(coder.tokenizers.target)
-        return written(model, [[first]] * len(read), read, self.beams, self.length_penalty)
+        return [[first]] * len(read), read
+
+    def nats(
+        self,
+        model: Model,
+        tensors: Tensors,
+        smoothing: float = 0.0,
+        checkpoint: bool = False,
+        tape: Tape | None = None,
+    ) -> Tensor:
+        return token_losses(model, tensors, smoothing, checkpoint, tape)
 
     def completed(self, model: ModelSpec, corpus: Corpus[Examples]) -> ModelSpec:
         model = check_reader(model, "seq2seq")
@@ -106,15 +103,6 @@ class Seq2Seq(RowObjective):
 
     def check(self, model: Model) -> None:
         check_writer(model, "seq2seq")
-
-    def loss(self, model: Model, tensors: Tensors, checkpoint: bool = False, tape: Tape | None = None) -> Tensor:
-        return token_losses(model, tensors, self.smoothing, checkpoint, tape).sum()
-
-    def marks(self, model: Model, tensors: Tensors) -> dict[str, Tensor]:
-        return {"nats": token_losses(model, tensors).double().sum(1), "tokens": (tensors["targets"] != IGNORED).sum(1)}
-
-    def figures(self, corpus: Corpus[Examples]) -> dict[str, Figure]:
-        return per_token()
 
 
 def check_reader(model: ModelSpec, objective: str) -> EncoderDecoder:
@@ -142,7 +130,7 @@ def token_losses(
     from anyformer.architectures.encoder_decoder import SOURCE, EncoderDecoderModel
 
     assert isinstance(model, EncoderDecoderModel)
-    source = model.encode(tensors["source"], tensors.get("source_lengths"))
+    source = model.encode(tensors["source"], tensors.get("source_lengths"), tape=tape, checkpoint=checkpoint)
     return model.losses(
         tensors["ids"],
         tensors["targets"],

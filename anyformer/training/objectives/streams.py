@@ -107,7 +107,7 @@ class Windows(Feed):
         return self.objective.arranged(window, self.corpus, self.model, _dice(self.batches.seed, number))
 
     def origin(self, number: int) -> str:
-        return listed("documents", self.batches.documents(number))
+        return listed("documents", self.batches.documents(number) + 1)
 
 
 def with_vocabulary(model: ModelSpec, size: int) -> ModelSpec:
