@@ -6,22 +6,26 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyformer.core.errors import InputError, ResourceError
+from anyformer.core.errors import ConfigError, InputError, ResourceError
 from anyformer.core.roles import Data
 from anyformer.core.spec import DataSpec, from_dict
 from anyformer.data import cache
 from anyformer.data.base import TextData
 from anyformer.data.batches import Batches, windows
 from anyformer.data.corpus import Corpus, build
+from anyformer.data.mixture import Mixture
 from anyformer.data.python_docs import PythonDocs
+from anyformer.data.sides import sides
 from anyformer.data.split import split
 from anyformer.data.text import Text
 from anyformer.data.token_file import TokenFile, write_tokens
@@ -505,3 +509,40 @@ def test_shakespeare(shared: Path) -> None:
         ids = corpus.tokenizer.encode(whole)
         assert ids == [*corpus.train.tokens, *corpus.held_out.tokens]
     assert corpus.tokenizer.decode(ids) == whole
+
+
+# Mixtures
+
+
+def mixed(folder: Path, times: float, **fields: Any) -> Mixture:
+    """Forty documents that are read once and forty that are read more often."""
+    for name in ("rare", "often"):
+        (folder / f"{name}.txt").write_text("\n".join(f"{name} {number}" for number in range(40)), "utf-8")
+    rare, often = (
+        {"data": {"kind": "text", "path": str(folder / f"{name}.txt"), "separator": "\n"}} for name in ("rare", "often")
+    )
+    return from_dict(Data, {"kind": "mixture", "shares": [rare, {**often, "times": times}], **fields})
+
+
+def test_a_mixture_reads_some_rows_more_often_and_what_is_held_out_once(tmp_path: Path) -> None:
+    data = mixed(tmp_path, 2.5, held_out=0.25)
+    counts = Counter(row["text"] for row in data.rows())
+    assert {counts[f"rare {number}"] for number in range(40)} == {1}
+    often = Counter(counts[f"often {number}"] for number in range(40))
+    assert often.keys() == {2, 3} and 10 <= often[2] <= 30  # half of them, as what they say decides
+    parts = sides(data, seed=0)
+    held = Counter(row["text"] for row in parts.rows("held_out"))
+    assert set(held.values()) == {1} and len(held) == 20
+    trained = Counter(row["text"] for row in parts.rows("train"))
+    assert held.keys().isdisjoint(trained.keys())
+    assert all(trained[text] == counts[text] for text in trained)
+    assert build(data, 0).train.bytes == sum(len(text) * times for text, times in trained.items())
+
+
+def test_a_mixture_says_itself_what_is_held_out(tmp_path: Path) -> None:
+    own = {"kind": "text", "path": "a.txt", "held_out": 0.5}
+    with pytest.raises(
+        ConfigError, match=r"held_out \(0.5 .*\) of data inside of other data is not used: set data.held_out"
+    ):
+        list(from_dict(Data, {"kind": "mixture", "shares": [{"data": own}]}).rows())
+    assert mixed(tmp_path, 1.0).elsewhere("new.txt").held_out == 1

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from anyformer.core.errors import ConfigError, InputError
 from anyformer.core.model import Model
-from anyformer.core.roles import AnyModel
-from anyformer.core.spec import from_dict
+from anyformer.core.roles import AnyModel, Embedding
+from anyformer.core.spec import Site, from_dict
 from anyformer.data.tokenizer import TextTokenizer
 from anyformer.data.vectors import align
 from anyformer.models.given import fill_given
@@ -246,3 +246,16 @@ def test_factorised_is_a_product_both_ways() -> None:
     assert_close(model.get_submodule("embedding")(ids), want, **SAME)
     head: Any = model.head
     assert_close(head.logits(h), torch.einsum("btc,ce,ve->btv", h, up, narrow), **SAME)
+
+
+def test_whole_tokens_are_left_out_in_training_alone() -> None:
+    spec = {"kind": "tokens", "token_dropout": 0.3, "std": 1.0}
+    table = from_dict(Embedding, spec).build(Site("embedding", 6, vocabulary=11))
+    nn.init.normal_(table.weight)
+    ids = torch.randint(11, (40, 50), generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    out = table.train()(ids)
+    gone = (out == 0).all(-1)
+    assert abs(float(gone.float().mean()) - 0.3) < 0.04
+    assert torch.equal(out[~gone], table.weight[ids][~gone])
+    assert torch.equal(table.eval()(ids), table.weight[ids])
