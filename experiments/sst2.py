@@ -18,8 +18,7 @@ import anyformer as af
 from anyformer.data.base import Row
 from anyformer.data.corpus import text_data
 from anyformer.runs.folder import RunFolder
-
-RESAMPLES = 10_000
+from anyformer.training.scores import scored
 
 
 def naive_bayes(train: list[Row], rows: list[Row]) -> list[str]:
@@ -44,11 +43,11 @@ def naive_bayes(train: list[Row], rows: list[Row]) -> list[str]:
     ]
 
 
-def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
-    """The 95 % interval of the mean over phrases."""
-    draws = np.random.default_rng(0).integers(len(differences), size=(RESAMPLES, len(differences)))
-    low, high = np.quantile(differences[draws].mean(1), [0.025, 0.975])
-    return float(low), float(high)
+def mean_of(values: NDArray[np.float64]) -> tuple[float, tuple[float, float]]:
+    """The mean over phrases and its 95 % interval."""
+    marks = {"sum": values, "rows": np.ones(len(values))}
+    result = scored(marks, {"mean": lambda sums: sums["sum"] / sums["rows"]})
+    return result.metrics["mean"], result.intervals["mean"]
 
 
 def main() -> None:
@@ -74,17 +73,18 @@ def main() -> None:
         commits.append(folder.info["commit"])
         print(f"seed {seed}: {right[-1].mean():.4f} in {minutes[-1]:.1f} minutes")
     bayes = np.array(naive_bayes(train, rows)) == truth
-    mean = np.mean(right, axis=0)
-    low, high = interval(mean - bayes)
-    print(f"mean of {given.seeds} seeds {mean.mean():.4f}; naive Bayes {bayes.mean():.4f}")
-    print(f"difference {mean.mean() - bayes.mean():+.4f}, 95 % interval {low:+.4f} to {high:+.4f}")
+    of_seeds = np.mean(right, axis=0)
+    mean, mean_interval = mean_of(of_seeds)
+    difference, (low, high) = mean_of(of_seeds - bayes)
+    print(f"mean of {given.seeds} seeds {mean:.4f}; naive Bayes {bayes.mean():.4f}")
+    print(f"difference {difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}")
     if given.out is not None:
         result = {
             "accuracy": [float(one.mean()) for one in right],
-            "mean": float(mean.mean()),
-            "mean_interval": interval(mean),
+            "mean": mean,
+            "mean_interval": mean_interval,
             "naive_bayes": float(bayes.mean()),
-            "difference": float(mean.mean() - bayes.mean()),
+            "difference": difference,
             "difference_interval": [low, high],
             "minutes": minutes,
             "threads": given.threads,

@@ -43,6 +43,11 @@ class TextData(DataSpec, ABC):
         """The same kind of data at another path, all of it held out: what a finished run is measured on."""
 
 
+def written(row: Row) -> str:
+    """All that a row says; a plain text is what it is."""
+    return "\x1f".join(row.values())
+
+
 def column(row: Row, name: str) -> str:
     """What stands in a column that has to be there."""
     if name not in row:

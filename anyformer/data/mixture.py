@@ -12,7 +12,7 @@ from pydantic import Field
 from anyformer.core.errors import ConfigError
 from anyformer.core.roles import Data, Tokenizer
 from anyformer.core.spec import Fraction, Positive, Spec, spec
-from anyformer.data.base import Row, TextData
+from anyformer.data.base import Row, TextData, written
 from anyformer.data.prompts import without_own
 from anyformer.data.text import Text
 from anyformer.data.tokenizers.bytes import Bytes
@@ -63,5 +63,5 @@ class Mixture(TextData):
 
 def _part(row: Row) -> float:
     """A number from 0 to 1 for what a row says."""
-    digest = hashlib.sha256("\x1f".join(row.values()).encode("utf-8", "surrogatepass")).digest()
+    digest = hashlib.sha256(written(row).encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[8:16], "big") / 2**64

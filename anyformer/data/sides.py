@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 from anyformer.core.errors import InputError
-from anyformer.data.base import Row, TextData, column
+from anyformer.data.base import Row, TextData, column, written
 from anyformer.data.split import Split, split
 
 Side = Literal["train", "held_out"]
@@ -48,13 +49,15 @@ def sides(data: TextData, seed: int) -> Sides:
     """Reads all rows once. seed: decides which rows are held out, where the data does not say it itself."""
     held_out, digest = data.validation(), hashlib.sha256()
     if held_out is None:
-        parts = split(map(_written, data.rows()), data.held_out, seed)
+        rows = data.rows()
+        first = next(rows)
+        parts = split(map(written, chain([first], rows)), data.held_out, seed)
         digest.update(parts.contents.encode())
-        digest.update("\x1f".join(next(iter(data.rows()))).encode())  # the columns' names are no part of what rows say
+        digest.update("\x1f".join(first).encode())  # the columns' names are no part of what rows say
         return Sides(data, digest.hexdigest(), parts)
     for rows in (data.rows(), held_out):
         for row in rows:
-            text = "\x1f".join((*row, _written(row)))
+            text = "\x1f".join((*row, written(row)))
             digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
         digest.update(b"validation")
     return Sides(data, digest.hexdigest(), None)
@@ -67,10 +70,6 @@ def _once(rows: Iterable[Row]) -> Iterator[Row]:
         if row != before:
             yield row
         before = row
-
-
-def _written(row: Row) -> str:
-    return "\x1f".join(row.values())  # a plain text is what it is
 
 
 def _only(row: Row) -> str:

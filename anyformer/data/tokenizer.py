@@ -72,6 +72,19 @@ class TextTokenizer:
             raise InputError(f"{path}: no tokenizer can be read there: {error}") from None
         return cls.read(definition, str(path))
 
+    @property
+    def first(self) -> int | None:
+        """What a target starts from: the begin token, or the end token where there is no other."""
+        return self.end if self.begin is None else self.begin
+
+    def begun(self, text: str) -> list[int]:
+        """A text after the begin token, where there is one: what a decoder goes on from."""
+        return ([] if self.begin is None else [self.begin]) + self.encode(text)
+
+    def ended(self, text: str) -> list[int]:
+        """A text before the end token, where there is one: what an encoder reads."""
+        return self.encode(text) + ([] if self.end is None else [self.end])
+
     def save(self, path: Path) -> None:
         """As a `tokenizer.json`."""
         path.write_text(self.definition, "utf-8")

@@ -51,13 +51,13 @@ def prompts_of(model: Model, texts: Sequence[str], tokens: int | None = None) ->
     tokenizer = tokenizer_of(model)
     if not isinstance(model, EncoderDecoderModel):
         return Prompts([start(tokenizer, text) for text in texts], [TOKENS if tokens is None else tokens] * len(texts))
-    first = tokenizer.end if tokenizer.begin is None else tokenizer.begin
+    first = tokenizer.first
     if first is None:
         raise ValueError("the tokenizer has neither a begin nor an end token from which a target could start")
     if not all(texts):
         raise ValueError("the source is empty: give it some text to read")
     reader = model.source_tokenizer if isinstance(model.source_tokenizer, TextTokenizer) else tokenizer
-    sources = [reader.encode(text) + ([] if reader.end is None else [reader.end]) for text in texts]
+    sources = [reader.ended(text) for text in texts]
     most = [len(source) + LONGER for source in sources]
     if tokens is not None:
         most = [tokens] * len(texts)
@@ -68,8 +68,7 @@ def prompts_of(model: Model, texts: Sequence[str], tokens: int | None = None) ->
 
 def start(tokenizer: TextTokenizer, prompt: str) -> list[int]:
     """The ids that generation goes on from: the begin token, where there is one, and the prompt's."""
-    begin = [] if tokenizer.begin is None else [tokenizer.begin]
-    ids = begin + tokenizer.encode(prompt)
+    ids = tokenizer.begun(prompt)
     if not ids:
         raise ValueError("the prompt is empty and this model has no begin token: give it some text to go on from")
     return ids

@@ -31,7 +31,7 @@ from anyformer.training.averaging import averaged, follow, lent, started
 from anyformer.training.budget import Spent, in_tokens, progress, total_steps
 from anyformer.training.flops import Sketch, peak
 from anyformer.training.measure import measure
-from anyformer.training.objectives.base import Batch, Objective
+from anyformer.training.objectives.base import Batch, Objective, placed
 from anyformer.training.optimizers.base import clip, scale_rates
 from anyformer.training.scores import Result
 
@@ -68,6 +68,7 @@ class Trainer:
             self.budget = in_tokens(self.budget, self.flops_a_token)
         # the running mean of the weights, where there is one
         self.mean = None if recipe.training.ema is None else started(model.state_dict())
+        self.final: dict[str, Tensor] | None = None  # the mean of the last snapshots, read once
         self.loss = self._compiled(self.objective.loss)
         self.spent = Spent()
         self.latest: Result | None = None  # the last evaluation
@@ -128,11 +129,11 @@ class Trainer:
         batches = self.batches(number)
         count = max(1, sum(batch.count for batch in batches))
         for batch in batches:
-            tape = Tape()  # for losses beside the main one
+            tape, tensors = Tape(), placed(batch.tensors, self.device)  # the tape: for losses beside the main one
             with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.training.precision == "bfloat16"):
-                loss = self.loss(self.model, self.placed(batch), recipe.training.checkpointing, tape) / count
+                loss = self.loss(self.model, tensors, recipe.training.checkpointing, tape) / count
             beside = [other / len(batches) for other in tape.losses.values()]
-            torch.stack([loss, *beside]).sum().backward()
+            sum(beside, loss).backward()
             shares.append(loss.detach())
         norm = clip(self.model, recipe.training.clip)
         loss = float(torch.stack(shares).sum())
@@ -149,10 +150,6 @@ class Trainer:
         """The batches that a step adds up."""
         times = self.recipe.training.accumulate
         return [self.feed.at(step * times + part) for part in range(times)]
-
-    def placed(self, batch: Batch) -> dict[str, Tensor]:
-        """A batch where the model is."""
-        return {name: tensor.to(self.device) for name, tensor in batch.tensors.items()}
 
     def evaluate(self, run: RunFolder) -> None:
         """On held-out text; the best weights so far are kept."""
@@ -179,7 +176,9 @@ class Trainer:
         count = self.recipe.snapshots.average
         if self.mean is not None or count is None or not self.finished or self.saved != self.spent.steps:
             return self.mean
-        return averaged(_group(snapshot, "model") for snapshot in run.newest_snapshots(count))
+        if self.final is None:
+            self.final = averaged(_group(snapshot, "model") for snapshot in run.newest_snapshots(count))
+        return self.final
 
     def save(self, run: RunFolder) -> None:
         """A snapshot, then the weights; announced when they are safe. A full disk stops the run, and loses nothing."""

@@ -9,7 +9,7 @@ import torch
 
 from anyformer.core.model import Model
 from anyformer.data.corpus import Corpus
-from anyformer.training.objectives.base import Coder, Objective
+from anyformer.training.objectives.base import Coder, Objective, placed
 from anyformer.training.scores import Result, scored
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def measure(
     model.eval()
     marks: dict[str, list[Any]] = {}
     for part in objective.exam(corpus, model, training, batches):
-        tensors = {name: tensor.to(device) for name, tensor in part.tensors.items()}
+        tensors = placed(part.tensors, device)
         found = objective.marks(model, tensors)
         if write:
             found |= objective.written(model, tensors, Coder(corpus.tokenizers, corpus.classes))

@@ -138,7 +138,8 @@ def _run(trainer: Trainer, run: RunFolder, note: Callable[[str], None]) -> Train
 def _trained(trainer: Trainer, run: RunFolder, stopped: int | None) -> Trained:
     spent, metrics = trainer.spent, trainer.latest.metrics if trainer.latest else {}
     rate = spent.tokens / max(spent.seconds, 1e-9)
-    trainer.model.load_state_dict(dict(trainer.weights(run)))
+    if (mean := trainer.averaged(run)) is not None:
+        trainer.model.load_state_dict(dict(mean))
     return Trained(run.path, trainer.model.eval(), spent.steps, rate, stopped, metrics)
 
 

@@ -13,6 +13,7 @@ from anyformer.data.base import Row
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from anyformer.recipes.schema import Training
 
     Array = NDArray[np.float64]
+    Arrays = Mapping[str, NDArray[Any]]
     Sums = Mapping[str, Array]  # name -> a sum over everything measured, or one of each resample
     Figure = Callable[[Sums], Array]
     Tensors = Mapping[str, Tensor]
@@ -37,6 +39,29 @@ class Batch:
     tensors: Tensors
     tokens: int
     count: int
+
+    @classmethod
+    def of(cls, arrays: Arrays, tokens: int, count: int) -> Batch:
+        """From arrays, as data are arranged."""
+        return cls(tensors_of(arrays), tokens, count)
+
+
+def tensors_of(arrays: Arrays) -> dict[str, Tensor]:
+    """The same numbers as tensors."""
+    import numpy as np
+    import torch
+
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+
+
+def placed(tensors: Tensors, device: torch.device) -> dict[str, Tensor]:
+    """The same tensors where a model is."""
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def token_marks(nats: Tensor, tensors: Tensors) -> dict[str, Tensor]:
+    """The marks of an objective that asks for tokens: nats (B, T), and how many of the `targets` are asked for."""
+    return {"nats": nats.double().sum(1), "tokens": (tensors["targets"] != IGNORED).sum(1)}
 
 
 @dataclass(frozen=True)

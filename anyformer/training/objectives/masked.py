@@ -20,7 +20,7 @@ from anyformer.core.spec import Fraction, ModelSpec, spec
 from anyformer.data.base import Row
 from anyformer.data.byte_level import ALPHABET, token_bytes
 from anyformer.data.examples import padded
-from anyformer.training.objectives.base import IGNORED, Batch, Coder
+from anyformer.training.objectives.base import IGNORED, Batch, Coder, token_marks
 from anyformer.training.objectives.inputs import given, marked
 from anyformer.training.objectives.rows import text_of
 from anyformer.training.objectives.streams import StreamObjective, Window, check_words, refuse_longer, with_vocabulary
@@ -66,8 +66,6 @@ class Masked(StreamObjective):
             raise ConfigError("objective.next_sentence needs a model with the head pretraining")
 
     def arranged(self, window: Window, corpus: Corpus[TokenFile], model: Model, dice: np.random.Generator) -> Batch:
-        import torch
-
         tokenizer = corpus.tokenizer
         assert tokenizer.mask is not None  # `completed` has seen to it
         rows, other = self._rows(window, tokenizer, dice)
@@ -84,8 +82,7 @@ class Masked(StreamObjective):
             arrays["lengths"] = lengths
         if self.next_sentence:
             arrays["other"] = other
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return Batch(tensors, int(lengths.sum()), int(chosen.sum()))
+        return Batch.of(arrays, int(lengths.sum()), int(chosen.sum()))
 
     def loss(self, model: Model, tensors: Tensors, checkpoint: bool = False, tape: Tape | None = None) -> Tensor:
         nats, pairs = self._losses(model, tensors, checkpoint, tape)
@@ -96,7 +93,7 @@ class Masked(StreamObjective):
 
     def marks(self, model: Model, tensors: Tensors) -> dict[str, Tensor]:
         nats, pairs = self._losses(model, tensors)
-        marks = {"nats": nats.double().sum(1), "tokens": (tensors["targets"] != IGNORED).sum(1)}
+        marks = token_marks(nats, tensors)
         return marks if pairs is None else marks | {"pair_nats": pairs.double(), "rows": pairs.new_ones(len(pairs))}
 
     def figures(self, corpus: Corpus[TokenFile]) -> dict[str, Figure]:

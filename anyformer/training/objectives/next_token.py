@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from anyformer.core.errors import ConfigError
 from anyformer.core.spec import spec
-from anyformer.training.objectives.base import IGNORED, Batch
+from anyformer.training.objectives.base import IGNORED, Batch, token_marks
 from anyformer.training.objectives.streams import StreamObjective, Window, check_words
 from anyformer.training.scores import per_token
 
@@ -33,23 +33,20 @@ class NextToken(StreamObjective):
         check_writer(model, "next_token")
 
     def arranged(self, window: Window, corpus: Corpus[TokenFile], model: Model, dice: np.random.Generator) -> Batch:
-        import torch
-
         targets = window.ids[:, 1:].copy()
         targets[~window.real] = IGNORED
-        tensors = {"ids": window.ids[:, :-1]}
+        arrays = {"ids": window.ids[:, :-1], "targets": targets}
         if "document" in model.labels:
+            assert window.documents is not None
             targets[window.documents[:, 1:] != window.documents[:, :-1]] = IGNORED
-            tensors["document"] = window.documents[:, :-1]
-        count = int((targets != IGNORED).sum())
-        tensors = {name: torch.from_numpy(array) for name, array in (tensors | {"targets": targets}).items()}
-        return Batch(tensors, int(window.lengths.sum()), count)
+            arrays["document"] = window.documents[:, :-1]
+        return Batch.of(arrays, int(window.lengths.sum()), int((targets != IGNORED).sum()))
 
     def loss(self, model: Model, tensors: Tensors, checkpoint: bool = False, tape: Tape | None = None) -> Tensor:
         return token_losses(model, tensors, checkpoint, tape).sum()
 
     def marks(self, model: Model, tensors: Tensors) -> dict[str, Tensor]:
-        return {"nats": token_losses(model, tensors).double().sum(1), "tokens": (tensors["targets"] != IGNORED).sum(1)}
+        return token_marks(token_losses(model, tensors), tensors)
 
     def figures(self, corpus: Corpus[TokenFile]) -> dict[str, Figure]:
         bits = 1 / (log(2) * corpus.held_out.bytes / (len(corpus.held_out) - 1))  # a nat a token, in bits a byte

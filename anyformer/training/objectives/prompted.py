@@ -48,9 +48,7 @@ class Prompted(WritingObjective):
     too_long: TooLong = "refuse"
 
     def question(self, row: Row, coder: Coder) -> Example:
-        tokenizer = coder.tokenizers.target
-        begin = [] if tokenizer.begin is None else [tokenizer.begin]
-        return {"prompt": np.array(begin + tokenizer.encode(text_of(row, "source")))}
+        return {"prompt": np.array(coder.tokenizers.target.begun(text_of(row, "source")))}
 
     def answer(self, row: Row, question: Example, coder: Coder) -> Example:
         text, tokenizer = text_of(row, "target"), coder.tokenizers.target
@@ -75,14 +73,7 @@ class Prompted(WritingObjective):
     def prompts(self, tensors: Tensors, coder: Coder) -> tuple[list[list[int]], None]:
         return unpadded(tensors["prompt"], tensors["prompt_lengths"]), None
 
-    def nats(
-        self,
-        model: Model,
-        tensors: Tensors,
-        smoothing: float = 0.0,
-        checkpoint: bool = False,
-        tape: Tape | None = None,
-    ) -> Tensor:
+    def nats(self, model: Model, tensors: Tensors, smoothing: float, checkpoint: bool, tape: Tape | None) -> Tensor:
         return model.losses(
             tensors["ids"],
             tensors["targets"],

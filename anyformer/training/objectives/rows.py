@@ -15,13 +15,11 @@ from anyformer.core.errors import ConfigError, InputError
 from anyformer.core.explain import came
 from anyformer.core.spec import DataSpec, ModelSpec
 from anyformer.data.base import Row, column
-from anyformer.training.objectives.base import Batch, Coder, Feed, Objective
+from anyformer.training.objectives.base import Batch, Coder, Feed, Objective, placed, tensors_of
 from anyformer.training.objectives.streams import listed, longest_of, refuse_longer, with_vocabulary
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from torch import Tensor
 
     from anyformer.core.model import Model
     from anyformer.data.buckets import Buckets
@@ -75,7 +73,7 @@ class RowObjective(Objective["Examples"], ABC):
         """Some rows as a batch."""
         arrays, count = self.wanted(examples, rows, length)
         tokens = sum(int(examples.lengths(name, rows).clip(max=length).sum()) for name in self.sequences)
-        return Batch(_tensors(self.asked(examples, rows, length) | arrays), tokens, count)
+        return Batch.of(self.asked(examples, rows, length) | arrays, tokens, count)
 
     def predicted(self, model: Model, rows: Sequence[Row], coder: Coder) -> list[dict[str, Any]]:
         from anyformer.data.examples import Examples
@@ -85,9 +83,8 @@ class RowObjective(Objective["Examples"], ABC):
         if self.too_long == "refuse":
             names = [name for name in self.sequences if name in self.questions] or self.questions
             refuse_longer(int(self._lengths(examples, names).max()), model)
-        device = next(model.parameters()).device
-        tensors = _tensors(self.asked(examples, np.arange(len(rows)), length))
-        return self.said(model, {name: tensor.to(device) for name, tensor in tensors.items()}, rows, coder)
+        tensors = tensors_of(self.asked(examples, np.arange(len(rows)), length))
+        return self.said(model, placed(tensors, next(model.parameters()).device), rows, coder)
 
     def classes(self, rows: Iterator[Row], model: ModelSpec) -> tuple[str, ...]:
         """The classes that rows belong to; () where there are none."""
@@ -194,12 +191,6 @@ class Rows(Feed):
 
     def origin(self, number: int) -> str:
         return listed("rows", self.buckets.at(number) + 1)
-
-
-def _tensors(arrays: Arrays) -> dict[str, Tensor]:
-    import torch
-
-    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
 
 
 def text_of(row: Row, name: str) -> str:

@@ -53,9 +53,7 @@ class Seq2Seq(WritingObjective):
     too_long: TooLong = "refuse"
 
     def question(self, row: Row, coder: Coder) -> Example:
-        tokenizer = coder.tokenizers.of_source
-        ids = tokenizer.encode(text_of(row, "source"))
-        return {"source": np.array(ids + ([] if tokenizer.end is None else [tokenizer.end]))}
+        return {"source": np.array(coder.tokenizers.of_source.ended(text_of(row, "source")))}
 
     def answer(self, row: Row, question: Example, coder: Coder) -> Example:
         text, tokenizer = text_of(row, "target"), coder.tokenizers.target
@@ -77,14 +75,7 @@ class Seq2Seq(WritingObjective):
         first, _ = ends(coder.tokenizers.target)
         return [[first]] * len(read), read
 
-    def nats(
-        self,
-        model: Model,
-        tensors: Tensors,
-        smoothing: float = 0.0,
-        checkpoint: bool = False,
-        tape: Tape | None = None,
-    ) -> Tensor:
+    def nats(self, model: Model, tensors: Tensors, smoothing: float, checkpoint: bool, tape: Tape | None) -> Tensor:
         return token_losses(model, tensors, smoothing, checkpoint, tape)
 
     def completed(self, model: ModelSpec, corpus: Corpus[Examples]) -> ModelSpec:
@@ -120,7 +111,8 @@ def ends(tokenizer: TextTokenizer) -> tuple[int, int]:
         raise InputError(
             "the tokenizer has no end token, so a model cannot learn where to stop: take bpe, unigram or wordpiece"
         )
-    return tokenizer.end if tokenizer.begin is None else tokenizer.begin, tokenizer.end
+    assert tokenizer.first is not None
+    return tokenizer.first, tokenizer.end
 
 
 def token_losses(

@@ -7,19 +7,17 @@ distances. Sentinel k is the id vocabulary - 1 - k. The end token follows both.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anyformer.core.errors import ConfigError
 from anyformer.core.spec import Fraction, ModelSpec, Positive, Size, spec
 from anyformer.data.examples import padded
-from anyformer.training.objectives.base import IGNORED, Batch
+from anyformer.training.objectives.base import IGNORED, Batch, token_marks
 from anyformer.training.objectives.next_token import check_writer
 from anyformer.training.objectives.seq2seq import check_reader, ends, token_losses
-from anyformer.training.objectives.streams import StreamObjective, Window
+from anyformer.training.objectives.streams import StreamObjective, Window, with_vocabulary
 from anyformer.training.scores import per_token
 
 if TYPE_CHECKING:
@@ -48,15 +46,7 @@ class SpanCorruption(StreamObjective):
     def completed(self, model: ModelSpec, corpus: Corpus[TokenFile]) -> ModelSpec:
         check_reader(model, "span_corruption")
         ends(corpus.tokenizer)  # refuses one that has none
-        size = corpus.tokenizer.vocabulary + self.sentinels
-        if model.vocabulary is None:
-            return replace(model, vocabulary=size)
-        if model.vocabulary < size:
-            raise ConfigError(
-                f"model.vocabulary ({model.vocabulary}) is smaller than the tokenizer's and the sentinels ({size});"
-                " leave it out, or raise it"
-            )
-        return model
+        return with_vocabulary(model, corpus.tokenizer.vocabulary + self.sentinels, "the tokenizer's and the sentinels")
 
     def check(self, model: Model) -> None:
         check_writer(model, "span_corruption")
@@ -66,8 +56,6 @@ class SpanCorruption(StreamObjective):
         return max(length - hidden, hidden) + count + 1
 
     def arranged(self, window: Window, corpus: Corpus[TokenFile], model: Model, dice: np.random.Generator) -> Batch:
-        import torch
-
         assert model.spec.vocabulary is not None
         first, last = ends(corpus.tokenizer)
         sources, targets = [], []
@@ -80,14 +68,13 @@ class SpanCorruption(StreamObjective):
         target, lengths = padded(targets, IGNORED)
         arrays = {"source": source, "source_lengths": source_lengths}
         arrays |= {"ids": target[:, :-1].clip(min=0), "targets": target[:, 1:]}
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-        return Batch(tensors, int(source_lengths.sum() + lengths.sum()), int((lengths - 1).sum()))
+        return Batch.of(arrays, int(source_lengths.sum() + lengths.sum()), int((lengths - 1).sum()))
 
     def loss(self, model: Model, tensors: Tensors, checkpoint: bool = False, tape: Tape | None = None) -> Tensor:
         return token_losses(model, tensors, 0.0, checkpoint, tape).sum()
 
     def marks(self, model: Model, tensors: Tensors) -> dict[str, Tensor]:
-        return {"nats": token_losses(model, tensors).double().sum(1), "tokens": (tensors["targets"] != IGNORED).sum(1)}
+        return token_marks(token_losses(model, tensors), tensors)
 
     def figures(self, corpus: Corpus[TokenFile]) -> dict[str, Figure]:
         return per_token()

@@ -27,11 +27,14 @@ EXAM = 2**63  # the generator's key for what is held out: no batch of training h
 
 @dataclass(frozen=True)
 class Window:
-    """ids: (B, length + 1). lengths: (B,), how many of the first `length` are there. documents: (B, length + 1)."""
+    """ids: (B, length + 1). lengths: (B,), how many of the first `length` are there.
+
+    documents: (B, length + 1), looked up only for models that tell them apart.
+    """
 
     ids: NDArray[np.int64]
     lengths: NDArray[np.int64]
-    documents: NDArray[np.int64]
+    documents: NDArray[np.int64] | None
 
     @property
     def real(self) -> NDArray[np.bool_]:
@@ -82,9 +85,11 @@ class StreamObjective(Objective["TokenFile"], ABC):
         if len(text) < 2:
             raise InputError(f"the text has {len(text)} tokens; at least 2 are needed to predict one from another")
         for number, (ids, lengths) in enumerate(islice(windows(text, length, batch), most)):
-            first = (number * batch + np.arange(len(ids))) * length
-            places = (first[:, None] + np.arange(length + 1)).clip(max=len(text) - 1)
-            window = Window(ids, lengths, text.documents(places))
+            documents = None
+            if "document" in model.labels:
+                first = (number * batch + np.arange(len(ids))) * length
+                documents = text.documents((first[:, None] + np.arange(length + 1)).clip(max=len(text) - 1))
+            window = Window(ids, lengths, documents)
             yield self.arranged(window, corpus, model, _dice(EXAM, number))
 
 
@@ -103,20 +108,21 @@ class Windows(Feed):
 
     def at(self, number: int) -> Batch:
         lengths = np.full(self.batches.batch, self.batches.length)
-        window = Window(self.batches.at(number), lengths, self.batches.documents(number))
+        documents = self.batches.documents(number) if "document" in self.model.labels else None
+        window = Window(self.batches.at(number), lengths, documents)
         return self.objective.arranged(window, self.corpus, self.model, _dice(self.batches.seed, number))
 
     def origin(self, number: int) -> str:
         return listed("documents", self.batches.documents(number) + 1)
 
 
-def with_vocabulary(model: ModelSpec, size: int) -> ModelSpec:
-    """The declaration with its vocabulary set, or judged by what the tokenizer needs."""
+def with_vocabulary(model: ModelSpec, size: int, whose: str = "the tokenizer's") -> ModelSpec:
+    """The declaration with its vocabulary set, or judged by what is needed. whose: what needs so many ids."""
     if model.vocabulary is None:
         return replace(model, vocabulary=size)
     if model.vocabulary < size:
         raise ConfigError(
-            f"model.vocabulary ({model.vocabulary}) is smaller than the tokenizer's ({size}); leave it out, or raise it"
+            f"model.vocabulary ({model.vocabulary}) is smaller than {whose} ({size}); leave it out, or raise it"
         )
     return model
 

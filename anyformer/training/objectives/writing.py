@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from anyformer.data.base import Row
 from anyformer.training.bleu import bleu, bleu_marks
-from anyformer.training.objectives.base import IGNORED, Coder
+from anyformer.training.objectives.base import Coder, token_marks
 from anyformer.training.objectives.rows import RowObjective
 from anyformer.training.scores import per_token
 
@@ -32,14 +32,7 @@ class WritingObjective(RowObjective, ABC):
     length_penalty: float
 
     @abstractmethod
-    def nats(
-        self,
-        model: Model,
-        tensors: Tensors,
-        smoothing: float = 0.0,
-        checkpoint: bool = False,
-        tape: Tape | None = None,
-    ) -> Tensor:
+    def nats(self, model: Model, tensors: Tensors, smoothing: float, checkpoint: bool, tape: Tape | None) -> Tensor:
         """(B, T) of the targets, 0 where nothing is predicted."""
 
     @abstractmethod
@@ -50,7 +43,7 @@ class WritingObjective(RowObjective, ABC):
         return self.nats(model, tensors, self.smoothing, checkpoint, tape).sum()
 
     def marks(self, model: Model, tensors: Tensors) -> dict[str, Tensor]:
-        return {"nats": self.nats(model, tensors).double().sum(1), "tokens": (tensors["targets"] != IGNORED).sum(1)}
+        return token_marks(self.nats(model, tensors, 0.0, False, None), tensors)
 
     def figures(self, corpus: Corpus[Examples]) -> dict[str, Figure]:
         return per_token()
