@@ -19,17 +19,17 @@ ROOT = Path(anyformer.__file__).parent
 
 # Each package imports only from those before it. The package's own front (`anyformer`, `python -m`) comes last.
 ORDER = (
-    *("core", "stores", "patterns", "kernels", "positions", "norms", "feedforward", "residuals", "flows", "memory"),
-    *("attention", "blocks", "embeddings", "heads", "architectures", "laws", "data", "runs", "checkpoints", "models"),
-    *("recipes", "generation", "training", "benchmarks", "pictures", "comparing", "theory", "serving", "extensions"),
-    *("adapters", "quantize", "parallel", "cli"),
+    *("core", "initial", "stores", "patterns", "kernels", "positions", "norms", "feedforward", "residuals", "flows"),
+    *("memory", "attention", "blocks", "embeddings", "heads", "architectures", "laws", "data", "runs", "checkpoints"),
+    *("models", "recipes", "generation", "training", "benchmarks", "pictures", "comparing", "theory", "serving"),
+    *("extensions", "adapters", "quantize", "parallel", "cli"),
 )
 
 # Imports that run uphill, inside a function, and why nothing better was found: (importer, imported): reason.
 UPHILL: dict[tuple[str, str], str] = {}
 
 # Packages whose whole work is arithmetic on tensors. Elsewhere a file that defines no module does without torch.
-TENSOR_PACKAGES = {"kernels", "stores", "laws", "training", "generation", "models"}
+TENSOR_PACKAGES = {"initial", "kernels", "stores", "laws", "training", "generation", "models"}
 TENSOR_FILES: dict[str, str] = {
     "anyformer.core.build": "fills the tensors of a new model",
     "anyformer.core.call": "checks tensors",

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anyformer.core.context import Context, Where
-from anyformer.core.fills import normal
 from anyformer.core.layer import Layer
-from anyformer.core.linear import Linear, residual_std
+from anyformer.core.linear import Linear
 from anyformer.core.spec import NormSpec, PositionSpec, Ref, Site
 from anyformer.kernels.attention import Region, attend, plain
 from anyformer.positions.base import Nowhere, OnEdges, OnPairs, OnScores, Scheme
@@ -57,7 +56,7 @@ class Headed(Layer, ABC):
         self.k = Linear(at.at("k", gain=1.0), "G D", "S", sizes, bias)
         self.v = Linear(at.at("v"), "G D", "S", sizes, bias)
         out_bias = bias if out_bias is None else out_bias
-        self.o = Linear(at.at("o"), "C", "H D", sizes, out_bias, normal(residual_std(at.depth)))
+        self.o = Linear(at.at("o"), "C", "H D", sizes, out_bias, joins=True)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, C) -> q (B, T, H, D), k and v (B, T, G, D), in one product."""

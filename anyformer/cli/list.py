@@ -31,6 +31,7 @@ TABLES = (
     "blocks",
     "embeddings",
     "heads",
+    "initial",
     "architectures",
     "data",
     "data.tokenizers",

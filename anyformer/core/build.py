@@ -31,7 +31,7 @@ def build_model(spec: ModelSpec, seed: int, device: torch.device | str, dtype: t
 def site_of(spec: ModelSpec) -> Site:
     """The root's place: what every part may know of the model."""
     labels = frozenset(spec.labels) | ({"start"} if "document" in spec.labels else set())
-    return Site(path="", width=spec.width, vocabulary=spec.vocabulary, rank=spec.rank, labels=labels)
+    return Site("", spec.width, initial=spec.initial, vocabulary=spec.vocabulary, rank=spec.rank, labels=labels)
 
 
 @torch.no_grad()

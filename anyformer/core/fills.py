@@ -17,6 +17,25 @@ def normal(std: float) -> Fill:
     return fill
 
 
+def uniform(limit: float) -> Fill:
+    """Independent U(-limit, limit), drawn in float32."""
+
+    def fill(tensor: Tensor, generator: Generator) -> None:
+        tensor.copy_(torch.empty(tensor.shape).uniform_(-limit, limit, generator=generator))
+
+    return fill
+
+
+def times(fill: Fill, gain: float) -> Fill:
+    """A fill whose values are multiplied by `gain`."""
+
+    def scaled(tensor: Tensor, generator: Generator) -> None:
+        fill(tensor, generator)
+        tensor.mul_(gain)
+
+    return scaled
+
+
 def constant(value: float) -> Fill:
     """Every number is `value`."""
 
@@ -27,3 +46,4 @@ def constant(value: float) -> Fill:
 
 
 zeros, ones = constant(0.0), constant(1.0)
+small = normal(0.02)  # of tables of vectors, as in GPT-2 and BERT

@@ -19,6 +19,11 @@ from anyformer.core.spec import Builds, Ref, Site
 from anyformer.core.state import Past, Room
 
 
+def extent(axis: str, sizes: Mapping[str, int]) -> int:
+    """How long an axis such as "H D" is."""
+    return prod(sizes[letter] for letter in axis.split())
+
+
 class Part(nn.Module):
     """A module whose path is its spec's path, and whose tensors each declare named axes and a fill."""
 
@@ -30,8 +35,7 @@ class Part(nn.Module):
 
     def param(self, name: str, axes: tuple[str, ...], sizes: Mapping[str, int], fill: Fill) -> None:
         """`self.param("weight", ("H D", "C"), {"H": 4, "D": 8, "C": 32}, normal(0.02))` declares a (32, 32) weight."""
-        shape = [prod(sizes[letter] for letter in axis.split()) for axis in axes]
-        self.register_parameter(name, nn.Parameter(torch.empty(shape)))
+        self.register_parameter(name, nn.Parameter(torch.empty([extent(axis, sizes) for axis in axes])))
         self.axes[name] = axes
         self.fills[name] = fill
 

@@ -2,46 +2,40 @@
 
 from collections.abc import Mapping
 
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional as F
 
-from anyformer.core.fills import Fill, normal, zeros
-from anyformer.core.layer import Part
+from anyformer.core.fills import Fill, times, zeros
+from anyformer.core.layer import Part, extent
 from anyformer.core.spec import Site
-
-INIT_STD = 0.02  # GPT-2's and BERT's
-INIT = normal(INIT_STD)
-
-
-def residual_std(depth: tuple[int, int]) -> float:
-    """GPT-2: a projection into the stream is 1/√(2L) as wide, so that L blocks add up to one."""
-    return INIT_STD / (2 * depth[1]) ** 0.5
-
-
-def times(fill: Fill, gain: float) -> Fill:
-    """A fill whose values are multiplied by `gain`."""
-
-    def scaled(tensor: Tensor, generator: Generator) -> None:
-        fill(tensor, generator)
-        tensor.mul_(gain)
-
-    return scaled
 
 
 class Linear(Part):
-    """weight: (out, in); bias: (out,) or None. The first weights are multiplied by the gain of their place.
+    """weight: (out, in); bias: (out,) or None. The first weights are `fill`, or what the model's `initial` says, times
+    the gain of their place; biases are 0.
 
-    What only decides who is heard, such as queries, keys and routers, stands at a place of gain 1.
+    joins: whether its output is added to the stream, beside two such maps a layer in all. What only decides who is
+    heard, such as queries, keys and routers, stands at a place of gain 1.
     """
 
     weight: Tensor
     bias: Tensor | None
 
     def __init__(
-        self, at: Site, out: str, into: str, sizes: Mapping[str, int], bias: bool = False, fill: Fill = INIT
+        self,
+        at: Site,
+        out: str,
+        into: str,
+        sizes: Mapping[str, int],
+        bias: bool = False,
+        *,
+        joins: bool = False,
+        fill: Fill | None = None,
     ) -> None:
         super().__init__(at)
-        self.param("weight", (out, into), sizes, times(fill, at.gain))
+        rows, columns = extent(out, sizes), extent(into, sizes)
+        first = fill or at.initial.fill(rows, columns, 2 * at.depth[1] if joins else 1)
+        self.param("weight", (out, into), sizes, times(first, at.gain))
         if bias:
             self.param("bias", (out,), sizes, zeros)
         else:

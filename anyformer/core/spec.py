@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from anyformer.core.fills import Fill
     from anyformer.core.model import Model
 
 T = TypeVar("T")
@@ -214,39 +215,6 @@ class ScheduleSpec(Spec, ABC):
         """The factor on the rate at a step, counted from 0, of a run of `total` steps; both may be estimates."""
 
 
-@spec
-class ModelSpec(Spec, ABC):
-    """A whole model: an architecture and everything in it.
-
-    vocabulary: None lets training set it from the tokenizer. labels: names of the labels that tokens may carry.
-    rank: coordinates a token.
-    """
-
-    VERSION: ClassVar[int] = 1
-    MIGRATIONS: ClassVar[Mapping[int, Step]] = {}
-
-    version: Count = 1
-    vocabulary: Size | None = None
-    width: Size
-    labels: tuple[str, ...] = ()
-    rank: Size = 1
-
-    @abstractmethod
-    def make(self, at: Site) -> Model:
-        """The root module, still without values; `build` is what users call."""
-
-    def build(self, seed: int = 0, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Model:
-        """The finished model: every parameter and buffer filled, each from its own (seed, path)."""
-        from anyformer.core.build import build_model
-
-        return build_model(self, seed=seed, device=device, dtype=dtype)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _carried_forward(cls, given: ArgsKwargs) -> ArgsKwargs:
-        return ArgsKwargs(given.args, forward(dict(given.kwargs or {}), cls.VERSION, cls.MIGRATIONS, "model"))
-
-
 @positional_spec
 class Ref(Spec):
     """A part that was built earlier, by its path; written `{ref: body.blocks.0.mixer.position}`."""
@@ -367,6 +335,54 @@ class Rows:
         }
 
 
+class InitialSpec(Spec, ABC):
+    """The first weights of linear maps."""
+
+    @abstractmethod
+    def fill(self, out: int, into: int, joining: int) -> Fill:
+        """Of a weight (out, into). joining: of how many maps the stream is the sum, this one among them; 1 for a map
+        that does not join it.
+        """
+
+
+def _usual() -> InitialSpec:
+    return row("anyformer.initial", "normal")()
+
+
+@spec
+class ModelSpec(Spec, ABC):
+    """A whole model: an architecture and everything in it.
+
+    vocabulary: None lets training set it from the tokenizer. labels: names of the labels that tokens may carry.
+    rank: coordinates a token. initial: the first weights of linear maps.
+    """
+
+    VERSION: ClassVar[int] = 1
+    MIGRATIONS: ClassVar[Mapping[int, Step]] = {}
+
+    version: Count = 1
+    vocabulary: Size | None = None
+    width: Size
+    labels: tuple[str, ...] = ()
+    rank: Size = 1
+    initial: Annotated[InitialSpec, Rows("anyformer.initial", default="normal")] = field(default_factory=_usual)
+
+    @abstractmethod
+    def make(self, at: Site) -> Model:
+        """The root module, still without values; `build` is what users call."""
+
+    def build(self, seed: int = 0, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Model:
+        """The finished model: every parameter and buffer filled, each from its own (seed, path)."""
+        from anyformer.core.build import build_model
+
+        return build_model(self, seed=seed, device=device, dtype=dtype)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _carried_forward(cls, given: ArgsKwargs) -> ArgsKwargs:
+        return ArgsKwargs(given.args, forward(dict(given.kwargs or {}), cls.VERSION, cls.MIGRATIONS, "model"))
+
+
 class Builds(Protocol[M_co]):
     """Whatever makes a module at a Site."""
 
@@ -378,7 +394,7 @@ class Site:
     """Where a part is built: its path, the sizes there, and the parts built before it.
 
     depth: (index, of how many) along the stack. joins: the parts of a block that a residual serves.
-    gain: what a residual wants the first weights of the parts beside it multiplied by.
+    gain: what a residual wants the first weights of the parts beside it multiplied by. initial: the model's.
     vocabulary: tokens there are, where tokens enter and leave. rank: coordinates a token.
     heads, head_size: for parts that a mixer holds. labels, sources: the names that the model declares.
     whole: labels whose marked tokens always come in one call.
@@ -391,6 +407,7 @@ class Site:
     depth: tuple[int, int] = (0, 1)
     joins: tuple[str, ...] = ()
     gain: float = 1.0
+    initial: InitialSpec = field(default_factory=_usual)
     vocabulary: int | None = None
     rank: int = 1
     heads: int | None = None

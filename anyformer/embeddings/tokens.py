@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from anyformer.core.fills import normal
 from anyformer.core.layer import Part
-from anyformer.core.linear import INIT_STD
 from anyformer.core.spec import EmbeddingSpec, Fraction, Positive, Site, spec
 
 
@@ -21,7 +20,7 @@ class Tokens(EmbeddingSpec):
     """
 
     scale: Positive = 1.0
-    std: Positive = INIT_STD
+    std: Positive = 0.02
     token_dropout: Fraction = 0.0
 
     def build(self, at: Site) -> TokenEmbedding:

@@ -8,9 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anyformer.core.context import Context
-from anyformer.core.fills import normal
 from anyformer.core.layer import Stateless
-from anyformer.core.linear import Linear, residual_std
+from anyformer.core.linear import Linear
 from anyformer.core.spec import Fraction, LayerSpec, Site, Size, spec
 from anyformer.core.state import Past
 from anyformer.feedforward.activations import FUNCTIONS, Activation
@@ -42,7 +41,7 @@ class GatedLayer(Stateless):
         self.activation, self.dropout = FUNCTIONS[spec.activation], spec.dropout
         self.gate = Linear(at.at("gate"), "F", "C", sizes, spec.bias)
         self.up = Linear(at.at("up"), "F", "C", sizes, spec.bias)
-        self.down = Linear(at.at("down"), "C", "F", sizes, spec.bias, normal(residual_std(at.depth)))
+        self.down = Linear(at.at("down"), "C", "F", sizes, spec.bias, joins=True)
 
     def forward(self, x: Tensor, ctx: Context, state: Past = None) -> tuple[Tensor, Past]:
         hidden = ctx.point(self.path, "hidden", self.activation(self.gate(x)) * self.up(x))

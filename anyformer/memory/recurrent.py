@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from anyformer.core.context import BEYOND, Context, Where
-from anyformer.core.fills import normal
+from anyformer.core.fills import small
 from anyformer.core.layer import Layer
-from anyformer.core.linear import INIT_STD
 from anyformer.core.roles import AnyLayer
 from anyformer.core.spec import LayerSpec, Site, Size, Whole, spec
 from anyformer.core.state import Past, Room
@@ -67,7 +66,7 @@ class RecurrentMemory(Layer):
     def __init__(self, spec: RMT, at: Site) -> None:
         super().__init__(at)
         self.size, self.slots, self.gradient = spec.segment, spec.slots, spec.gradient
-        self.param("memory", ("M", "C"), {"M": spec.slots, "C": at.width}, normal(INIT_STD))
+        self.param("memory", ("M", "C"), {"M": spec.slots, "C": at.width}, small)
         self.hold(at, "inner", spec.inner, labels=(at.labels - {"start"}) | {LABEL}, rank=1, whole=frozenset({LABEL}))
 
     def init_state(self, room: Room) -> MemoryPast:

@@ -7,8 +7,7 @@ from torch.nn import functional as F
 
 from anyformer.core.context import Where
 from anyformer.core.fills import normal
-from anyformer.core.linear import INIT_STD
-from anyformer.core.spec import PositionSpec, Site, Size, Whole, spec
+from anyformer.core.spec import PositionSpec, Positive, Site, Size, Whole, spec
 from anyformer.positions.base import OnEmbeddings, on_a_line
 
 
@@ -16,11 +15,13 @@ from anyformer.positions.base import OnEmbeddings, on_a_line
 class Learned(PositionSpec):
     """A learned vector per position (BERT, GPT-2).
 
-    length: positions in the table. first: the row of position 0 (OPT and RoBERTa start at 2).
+    length: positions in the table. first: the row of position 0 (OPT and RoBERTa start at 2). std: of the initial
+    weights.
     """
 
     length: Size
     first: Whole = 0
+    std: Positive = 0.02
 
     def build(self, at: Site) -> LearnedPosition:
         return LearnedPosition(self, at)
@@ -35,7 +36,7 @@ class LearnedPosition(OnEmbeddings):
         super().__init__(at)
         on_a_line(at)
         self.first, self.longest = spec.first, spec.length
-        self.param("weight", ("L", "C"), {"L": spec.first + spec.length, "C": at.width}, normal(INIT_STD))
+        self.param("weight", ("L", "C"), {"L": spec.first + spec.length, "C": at.width}, normal(spec.std))
 
     def forward(self, x: Tensor, where: Where) -> Tensor:
         return x + F.embedding((where.coords[..., 0] + self.first).clamp(min=0), self.weight)

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anyformer.core.context import Where
-from anyformer.core.fills import normal
-from anyformer.core.linear import INIT_STD
+from anyformer.core.fills import small
 from anyformer.core.spec import PositionSpec, Site, Size, spec
 from anyformer.positions.base import OnEmbeddings
 
@@ -47,7 +46,7 @@ class SegmentVectors(OnEmbeddings):
                 "model's labels"
             )
         self.label = spec.label
-        self.param("weight", ("N", "C"), {"N": spec.count, "C": at.width}, normal(INIT_STD))
+        self.param("weight", ("N", "C"), {"N": spec.count, "C": at.width}, small)
 
     def forward(self, x: Tensor, where: Where) -> Tensor:
         value = where.labels[self.label].masked_fill(~where.real, 0)

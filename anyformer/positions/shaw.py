@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from anyformer.core.context import Where
-from anyformer.core.fills import normal
-from anyformer.core.linear import INIT_STD
+from anyformer.core.fills import small
 from anyformer.core.spec import PositionSpec, Site, Size, spec
 from anyformer.positions.base import OnEdges, on_a_line
 
@@ -54,9 +53,9 @@ class ShawPosition(OnEdges):
             )
         self.furthest = spec.furthest
         sizes = {"N": 2 * spec.furthest + 1, "D": at.head_size}
-        self.param("k", ("N", "D"), sizes, normal(INIT_STD))
+        self.param("k", ("N", "D"), sizes, small)
         if spec.values:
-            self.param("v", ("N", "D"), sizes, normal(INIT_STD))
+            self.param("v", ("N", "D"), sizes, small)
         else:
             self.register_parameter("v", None)
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from anyformer.core.context import Where
-from anyformer.core.fills import normal
-from anyformer.core.linear import INIT_STD
+from anyformer.core.fills import small
 from anyformer.core.spec import PositionSpec, Site, Size, spec
 from anyformer.positions.base import OnScores, on_a_line
 
@@ -49,7 +48,7 @@ class T5Position(OnScores):
                 f"{at.path}: buckets ({spec.buckets}) must be a multiple of {2 * sides} and furthest beyond them"
             )
         self.spec = spec
-        self.param("weight", ("N", "H"), {"N": spec.buckets, "H": at.heads}, normal(INIT_STD))
+        self.param("weight", ("N", "H"), {"N": spec.buckets, "H": at.heads}, small)
 
     def forward(self, q: Where, k: Where) -> Tensor:
         ahead = k.coords[:, None, :, 0] - q.coords[:, :, None, 0]  # (B, T, S)
