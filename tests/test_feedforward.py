@@ -25,6 +25,7 @@ ACTIVATIONS = {
     "relu2": lambda a: max(a, 0.0) ** 2,
     "gelu": lambda a: a * 0.5 * (1 + math.erf(a / math.sqrt(2))),
     "gelu_tanh": lambda a: 0.5 * a * (1 + math.tanh(math.sqrt(2 / math.pi) * (a + 0.044715 * a**3))),
+    "quick_gelu": lambda a: a / (1 + math.exp(-1.702 * a)),
     "silu": lambda a: a / (1 + math.exp(-a)),
     "tanh": math.tanh,
     "sigmoid": lambda a: 1 / (1 + math.exp(-a)),

@@ -31,6 +31,7 @@ TOKEN_HEADS = [
     {"kind": "tag", "labels": LABELS},
     "masked",
     {"kind": "masked", "decoder": "language", "activation": "tanh", "norm": "rms"},
+    {"kind": "capped", "cap": 1.5},
     "pretraining",
 ]
 POOLED_HEADS = [

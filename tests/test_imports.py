@@ -29,7 +29,7 @@ ORDER = (
 UPHILL: dict[tuple[str, str], str] = {}
 
 # Packages whose whole work is arithmetic on tensors. Elsewhere a file that defines no module does without torch.
-TENSOR_PACKAGES = {"initial", "kernels", "stores", "laws", "training", "generation", "models"}
+TENSOR_PACKAGES = {"checkpoints", "initial", "kernels", "stores", "laws", "training", "generation", "models"}
 TENSOR_FILES: dict[str, str] = {
     "anyformer.core.build": "fills the tensors of a new model",
     "anyformer.core.call": "checks tensors",

@@ -10,12 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from anyformer.core.context import Where
 from anyformer.core.spec import Spec, from_dict, spec
 from anyformer.patterns.base import Ahead, And, AnyPattern, Not, Or, Pattern, parse
 from anyformer.patterns.causal import Causal
 from anyformer.patterns.documents import Documents
 from anyformer.patterns.full import Full
+from anyformer.patterns.global_tokens import GlobalTokens
+from anyformer.patterns.near_blocks import NearBlocks
 from anyformer.patterns.prefix import Prefix
+from anyformer.patterns.random_blocks import RandomBlocks
 from anyformer.patterns.same import Same
 from anyformer.patterns.sinks import Sinks
 from anyformer.patterns.window import Window
@@ -25,6 +29,9 @@ rows = st.one_of(
     st.sampled_from([Causal(), Full(), Documents(), Prefix()]),
     st.builds(Window, st.integers(1, 10**9)),
     st.builds(Sinks, st.integers(1, 100)),
+    st.builds(NearBlocks, st.integers(1, 100)),
+    st.builds(RandomBlocks, st.integers(1, 100), st.integers(1, 5), st.integers(0, 9)),
+    st.builds(GlobalTokens, names, st.integers(0, 9)),
     st.builds(Same, names | st.sampled_from(["true", "false", "null"])),
 )
 
@@ -134,6 +141,8 @@ def test_reach_of_combinations() -> None:
     assert streaming.reach(restarts=True) == (0, math.inf)
     assert (Causal() & Window(8)).reach(restarts=True) == (0, 8)
     assert (Window(3) & Window(5)).reach() == (0, 3)
+    assert NearBlocks(3).reach(restarts=True) == (0, 6)
+    assert (NearBlocks(3) | GlobalTokens("memory")).reach() == RandomBlocks(3).reach() == (0, math.inf)
     assert (Causal() | Window(5)).reach() == (0, math.inf)
 
 
@@ -179,9 +188,30 @@ LABELS = {"document": [0, 0, 1, 1], "prefix": [1, 0, 0, 0], "memory": [0, 1, 0, 
         ("causal | prefix", ["1000", "1100", "1110", "1111"]),
         ("prefix", ["1000", "1000", "1000", "1000"]),
         ("same(memory)", ["0000", "0101", "0000", "0101"]),
+        ("global_tokens(prefix)", ["1111", "1000", "1000", "1000"]),
+        ("global_tokens(prefix, first=1)", ["1111", "1010", "1111", "1010"]),
+        ("near_blocks(1)", ["1100", "1100", "0011", "0011"]),
+        ("random_blocks(1)", ["0100", "1000", "0001", "0010"]),
         ("causal & (documents | sinks(1))", ["1000", "1100", "1010", "1011"]),
         ("~causal", ["0111", "0011", "0001", "0000"]),
     ],
 )
 def test_who_sees_whom(text: str, matrix: list[str]) -> None:
     assert seen(parse(text)) == [[int(cell) for cell in line] for line in matrix]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_windows_are_those_of_published_models(size: int) -> None:
+    """The key `sliding_window` or `window_size` of a causal model is `size`; half of ModernBERT's `local_attention`."""
+    masks = pytest.importorskip("transformers.masking_utils")
+    neo = pytest.importorskip("transformers.models.gpt_neo.modeling_gpt_neo").GPTNeoSelfAttention
+    config = pytest.importorskip("transformers").GPTNeoConfig(
+        hidden_size=4, num_heads=1, max_position_embeddings=9, window_size=size
+    )
+    q, k, where = torch.arange(9)[:, None], torch.arange(9)[None], Where.start(1, 9)
+    back, both = (
+        parse(text).sees(where.queries, where.keys)[0] for text in (f"causal & window({size})", f"window({size + 1})")
+    )
+    assert torch.equal(back, masks.sliding_window_causal_mask_function(size)(0, 0, q, k))
+    assert torch.equal(back, neo(config, "local").bias[0, 0])
+    assert torch.equal(both, masks.sliding_window_bidirectional_mask_function(size)(0, 0, q, k))

@@ -29,7 +29,7 @@ from anyformer.positions.rotary import Rotary
 
 MODULES = ("architectures", "attention", "blocks", "embeddings", "feedforward", "flows", "heads", "memory", "norms")
 MODULES += ("positions", "residuals")
-PLAIN = ("data", "data.tokenizers", "training.objectives", "training.schedules")
+PLAIN = ("adapters", "data", "data.tokenizers", "training.objectives", "training.schedules")
 
 
 @spec

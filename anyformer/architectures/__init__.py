@@ -4,4 +4,5 @@ TABLE = {
     "decoder": "decoder:Decoder",
     "encoder": "encoder:Encoder",
     "encoder_decoder": "encoder_decoder:EncoderDecoder",
+    "two_towers": "two_towers:TwoTowers",
 }

@@ -13,7 +13,7 @@ class Decoder(OverTokens):
     """Tokens in, logits of the next token out (GPT)."""
 
     body: AnyLayer
-    head: Head = Tied()
+    head: Head | None = Tied()
 
     def make(self, at: Site) -> TokenModel:
         return TokenModel(self, at, body=self.body, head=self.head)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from anyformer.architectures.tokens import Entrance, OverTokens
-from anyformer.core.call import check_ids, real_tokens
-from anyformer.core.clock import check_longest
-from anyformer.core.context import Context, Source, Where
+from anyformer.core.call import check_entry, real_tokens
+from anyformer.core.clock import check_longest, clock
+from anyformer.core.context import Context, Source
 from anyformer.core.layer import Layer
+from anyformer.core.modality import placed
 from anyformer.core.model import Model
 from anyformer.core.roles import AnyLayer, Embedding, Head, Norm, Position
 from anyformer.core.spec import Ref, Site, Size, spec
@@ -38,7 +38,7 @@ class EncoderDecoder(OverTokens):
     source_embedding: Embedding = Ref("embedding")
     source_position: Position = NoPosition()
     source_norm: Norm = NoNorm()
-    head: Head = Tied()
+    head: Head | None = Tied()
 
     def make(self, at: Site) -> EncoderDecoderModel:
         return EncoderDecoderModel(self, at)
@@ -76,20 +76,22 @@ class EncoderDecoderModel(Model):
         tape: Tape | None = None,
         checkpoint: bool = False,
     ) -> Source:
-        """The source (B, S) as vectors, once for all calls that read it. tape, checkpoint: as in a call."""
-        check_ids(ids, self.source_vocabulary)
-        real = real_tokens(ids, lengths, side, None)
-        where = Where.start(*ids.shape, device=ids.device)
-        if real is not None:
-            time = torch.where(real, real.long().cumsum(1) - 1, -1)
-            where = Where(time, time[..., None], {})
+        """The source as vectors, once for all calls that read it: ids (B, S), or what enters in their place.
+
+        tape, checkpoint: as in a call.
+        """
+        embedding = self.enter_source.embedding
+        check_entry(ids, embedding, self.source_vocabulary, padded=lengths is not None)
+        places, coords = placed(ids, embedding, None)
+        real = real_tokens(places, lengths, side, None)
+        where, _ = clock(places, real, {}, None, coords)
         check_longest(where, self.enter_source.longest)
         ctx = Context(where, tape=tape, checkpoint=checkpoint, straight=real is None)
         out, _ = self.encoder(self.enter_source(ids, where), ctx, None)
         return Source(out, where)
 
     def hidden(self, ids: Tensor, ctx: Context, past: Past) -> tuple[Tensor, Past]:
-        return self.decoder(ctx.point("", "embedding", self.enter(ids, ctx.where)), ctx, past)
+        return self.decoder(ctx.point(self.path, "embedding", self.enter(ids, ctx.where)), ctx, past)
 
     def init_body(self, room: Room) -> Past:
         return self.decoder.init_state(room)

@@ -1,4 +1,4 @@
-"""Models over tokens: ids to vectors, a body, a head.
+"""Models over tokens: ids, or what enters in their place, to vectors, a body, a head.
 
 At the entrance x = drop(norm(embedding + positions)), the norm and the dropout being none where nothing is said.
 """
@@ -24,10 +24,11 @@ from anyformer.core.spec import (
     PositionSpec,
     Ref,
     Site,
+    Size,
     spec,
 )
 from anyformer.core.state import Past, Room
-from anyformer.embeddings.tokens import TokenEmbedding, Tokens
+from anyformer.embeddings.tokens import Tokens
 from anyformer.norms.nothing import NoNorm
 from anyformer.positions.base import Nowhere, OnEmbeddings
 from anyformer.positions.none import NoPosition
@@ -38,17 +39,19 @@ class OverTokens(ModelSpec, ABC):
     """What all of them have at the entrance.
 
     position: one that acts on embeddings; others stand in the mixers. norm, dropout: of the sum of both (BERT and
-    BLOOM; Vaswani et al. 2017, section 5.4).
+    BLOOM; Vaswani et al. 2017, section 5.4). context: tokens of the longest texts that it was made for, where that is
+    known: a piece of advice, for nothing is computed from it.
     """
 
     embedding: Embedding = Tokens()
     position: Position = NoPosition()
     norm: Norm = NoNorm()
     dropout: Fraction = 0.0
+    context: Size | None = None
 
 
 class Entrance:
-    """Token ids to vectors. Its parts are the model's own: `embedding`, `position` and `norm`, or with a prefix."""
+    """What enters, to vectors. Its parts are the model's own: `embedding`, `position` and `norm`, or with a prefix."""
 
     def __init__(
         self,
@@ -63,7 +66,7 @@ class Entrance:
         model.hold(at, f"{prefix}embedding", embedding)
         model.hold(at, f"{prefix}position", position)
         model.hold(at, f"{prefix}norm", norm)
-        self.embedding: TokenEmbedding = getattr(model, f"{prefix}embedding")
+        self.embedding: nn.Module = getattr(model, f"{prefix}embedding")
         self.position: OnEmbeddings | Nowhere = getattr(model, f"{prefix}position")
         self.norm: nn.Module = getattr(model, f"{prefix}norm")
         self.dropout = dropout
@@ -74,7 +77,7 @@ class Entrance:
             )
 
     def __call__(self, ids: Tensor, where: Where) -> Tensor:
-        """(B, T) -> (B, T, C)."""
+        """ids (B, T), or what makes T vectors a row -> (B, T, C)."""
         x = self.embedding(ids)
         if isinstance(self.position, OnEmbeddings):
             x = self.position(x, where)
@@ -99,7 +102,7 @@ class TokenModel(Model):
         self.hold_head(at, head)
 
     def hidden(self, ids: Tensor, ctx: Context, past: Past) -> tuple[Tensor, Past]:
-        return self.body(ctx.point("", "embedding", self.enter(ids, ctx.where)), ctx, past)
+        return self.body(ctx.point(self.path, "embedding", self.enter(ids, ctx.where)), ctx, past)
 
     def init_body(self, room: Room) -> Past:
         return self.body.init_state(room)

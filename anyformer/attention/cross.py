@@ -39,6 +39,7 @@ class Cross(LayerSpec):
     position: Position = NoPosition()
     bias: bool = False
     out_bias: bool | None = None
+    k_bias: bool | None = None
     scale: Positive | None = None
     qk_norm: Norm | None = None
     qk_norm_over: Over = "head"
@@ -64,7 +65,7 @@ class CrossAttention(Headed):
 
     def __init__(self, spec: Cross, at: Site) -> None:
         sizes = spec.heads, spec.kv_heads, spec.head_size
-        super().__init__(at, *sizes, spec.bias, spec.source_width, spec.out_bias)
+        super().__init__(at, *sizes, spec.bias, spec.source_width, spec.out_bias, spec.k_bias)
         if spec.source not in at.sources:
             raise ValueError(
                 f"{at.path}.source: no source {spec.source!r} here; the model declares {sorted(at.sources)}"

@@ -12,21 +12,25 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from anyformer.core.context import Context, Where
-from anyformer.core.layer import Layer
-from anyformer.core.linear import Linear
+from anyformer.core.layer import Layer, Part
+from anyformer.core.linear import Linear, joined
 from anyformer.core.spec import NormSpec, PositionSpec, Ref, Site
 from anyformer.kernels.attention import Region, attend, plain
+from anyformer.patterns.base import Ahead, Pattern
 from anyformer.positions.base import Nowhere, OnEdges, OnPairs, OnScores, Scheme
 
-Over = Literal["head", "all_heads"]
+Over = Literal["head", "each_head", "all_heads"]
 
 
 class Headed(Layer, ABC):
-    """q (H D, C), k and v (G D, C), o (C, H D): H query heads over G key-value heads of size D."""
+    """q (H D, C), k and v (G D, C), o (C, H D): H query heads over G key-value heads of size D.
 
+    prefix: a region -> the same with keys and values before it that were learned later; None: there are none.
+    """
+
+    prefix: nn.Module | None
     position: Scheme
     q_norm: nn.Module | None
     k_norm: nn.Module | None
@@ -41,8 +45,12 @@ class Headed(Layer, ABC):
         bias: bool,
         source: int | None = None,
         out_bias: bool | None = None,
+        k_bias: bool | None = None,
     ) -> None:
-        """source: the width of what keys and values are made from; None: the stream's own. out_bias: None: as bias."""
+        """source: the width of what keys and values are made from; None: the stream's own.
+
+        out_bias, k_bias: of o and of k; None: as bias.
+        """
         super().__init__(at)
         groups = kv_heads or heads
         if heads % groups:
@@ -53,17 +61,15 @@ class Headed(Layer, ABC):
         sizes = {"C": at.width, "S": source or at.width, "H": heads, "G": groups, "D": self.head_size}
         # a gain is of what joins the stream; scores are left as they are
         self.q = Linear(at.at("q", gain=1.0), "H D", "C", sizes, bias)
-        self.k = Linear(at.at("k", gain=1.0), "G D", "S", sizes, bias)
+        self.k = Linear(at.at("k", gain=1.0), "G D", "S", sizes, bias if k_bias is None else k_bias)
         self.v = Linear(at.at("v"), "G D", "S", sizes, bias)
         out_bias = bias if out_bias is None else out_bias
         self.o = Linear(at.at("o"), "C", "H D", sizes, out_bias, joins=True)
+        self.register_module("prefix", None)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, C) -> q (B, T, H, D), k and v (B, T, G, D), in one product."""
-        parts = (self.q, self.k, self.v)
-        bias = None if self.q.bias is None else torch.cat([part.bias for part in parts if part.bias is not None])
-        joined = F.linear(x, torch.cat([part.weight for part in parts]), bias)
-        q, k, v = joined.split([part.weight.shape[0] for part in parts], -1)
+        q, k, v = joined(x, (self.q, self.k, self.v))
         return self.cut(q, self.heads), self.cut(k, self.groups), self.cut(v, self.groups)
 
     def cut(self, x: Tensor, heads: int) -> Tensor:
@@ -89,17 +95,43 @@ class Headed(Layer, ABC):
         return None, None
 
     def read(self, region: Region, ctx: Context, dropout: float = 0.0) -> Tensor:
-        """(B, T, C): what the queries take from a region of keys; its weights are made only if the tape wants them."""
-        dropout = dropout if self.training else 0.0
-        if ctx.tape is not None and ctx.tape.wants(f"{self.path}.weights"):
-            out, _ = plain(region, lambda weights: ctx.point(self.path, "weights", weights), dropout)
-        else:
-            out = attend([region], dropout)
-        return self.join(ctx.point(self.path, "out", out))
+        """(B, T, C): what the queries take from a region of keys."""
+        region = region if self.prefix is None else self.prefix(region)
+        return self.join(ctx.point(self.path, "out", taken(self, region, ctx, dropout)))
 
     def join(self, x: Tensor) -> Tensor:
         """(B, T, H, D) -> (B, T, C)."""
         return self.o(x.flatten(-2))
+
+
+class HeadNorms(Part):
+    """A norm of its own for each head, by the head's number."""
+
+    def __init__(self, at: Site, norm: NormSpec | Ref, heads: int, size: int) -> None:
+        super().__init__(at)
+        for head in range(heads):
+            self.hold(at, str(head), norm, width=size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, H, D) -> (B, T, H, D)."""
+        return torch.stack([getattr(self, str(head))(one) for head, one in enumerate(x.unbind(2))], 2)
+
+
+def taken(mixer: Layer, region: Region, ctx: Context, dropout: float) -> Tensor:
+    """(B, T, H, D): what the queries take from a region of keys; its weights are made only if the tape wants them."""
+    dropout = dropout if mixer.training else 0.0
+    if ctx.tape is not None and ctx.tape.wants(f"{mixer.path}.weights"):
+        return plain(region, lambda weights: ctx.point(mixer.path, "weights", weights), dropout)[0]
+    return attend([region], dropout)
+
+
+def refuse_ahead(mixer: Layer, pattern: Pattern, whole: frozenset[str]) -> None:
+    """Refuse a state, for a pattern that looks ahead. whole: labels whose marked tokens always come in one call."""
+    if pattern.ahead(whole) == Ahead.ALL:
+        raise ValueError(
+            f"{mixer.path}: the pattern {str(pattern)!r} lets tokens see later ones, so the text cannot be cut into "
+            "calls; call the model without a state, or use a causal pattern"
+        )
 
 
 def hold_position(
@@ -107,16 +139,21 @@ def hold_position(
 ) -> None:
     """Build a mixer's position scheme, refusing one that cannot act there."""
     mixer.hold(at, "position", position, heads=mixer.heads, head_size=mixer.head_size)
-    if not isinstance(mixer.position, kinds):
+    check_position(mixer.position, at, kinds)
+
+
+def check_position(position: Scheme, at: Site, kinds: tuple[type, ...]) -> None:
+    """Refuse a position scheme that cannot act in the mixer at a place."""
+    if not isinstance(position, kinds):
         ways = " or ".join(kind.acts for kind in kinds if kind is not Nowhere)
         raise ValueError(
-            f"{at.path}.position: acts {mixer.position.acts}; this mixer takes positions that act {ways}"
-            + ("; put it at the model's own position" if mixer.position.acts == "on embeddings" else "")
+            f"{at.path}.position: acts {position.acts}; this mixer takes positions that act {ways}"
+            + ("; put it at the model's own position" if position.acts == "on embeddings" else "")
         )
 
 
 def hold_norms(mixer: Headed, at: Site, norm: NormSpec | Ref | None, over: Over) -> None:
-    """Build a mixer's `q_norm` and `k_norm`, as wide as one head or as all of them."""
+    """Build a mixer's `q_norm` and `k_norm`: one for every head, one for each, or one as wide as all of them."""
     mixer.qk_norm_over = over
     if norm is None:
         if over != "head":
@@ -124,4 +161,7 @@ def hold_norms(mixer: Headed, at: Site, norm: NormSpec | Ref | None, over: Over)
         mixer.q_norm = mixer.k_norm = None
         return
     for name, heads in (("q_norm", mixer.heads), ("k_norm", mixer.groups)):
-        mixer.hold(at, name, norm, width=mixer.head_size * (heads if over == "all_heads" else 1))
+        if over == "each_head":
+            mixer.add_module(name, HeadNorms(at.at(name), norm, heads, mixer.head_size))
+        else:
+            mixer.hold(at, name, norm, width=mixer.head_size * (heads if over == "all_heads" else 1))

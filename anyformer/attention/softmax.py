@@ -4,22 +4,24 @@ out_i = sum_j softmax_j(q_i . k_j / sqrt D) v_j, over the tokens j that i sees.
 
 Multi-head; multi-query and grouped (Shazeer 2019, Ainslie et al. 2023) where there are fewer key-value heads. The
 pattern makes it causal, bidirectional, windowed …; the position scheme turns queries and keys or adds to the scores.
-Queries and keys may be normalised first (Henry et al. 2020; Qwen3, OLMo 2), scores be capped (Gemma 2).
+Queries and keys may be normalised first (Henry et al. 2020; Qwen3, OLMo 2), scores be capped (Gemma 2). A sink is a
+learned score in the denominator, so that a head may take less than a whole: sum_j exp(s_ij) + exp(sink).
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from anyformer.attention.heads import Headed, Over, hold_norms, hold_position
+from anyformer.attention.heads import Headed, Over, hold_norms, hold_position, refuse_ahead
 from anyformer.core.context import Context, Where
+from anyformer.core.fills import constant
 from anyformer.core.roles import Norm, Position
 from anyformer.core.spec import Fraction, LayerSpec, Positive, Site, Size, spec
 from anyformer.core.state import Past, Room
 from anyformer.kernels.attention import Region
-from anyformer.patterns.base import Ahead, AnyPattern, parse
+from anyformer.patterns.base import AnyPattern, parse
 from anyformer.patterns.causal import Causal
-from anyformer.positions.base import Nowhere, OnEdges, OnPairs, OnScores
+from anyformer.positions.base import Nowhere, OnEdges, OnPairs, OnScores, refuse_cuts
 from anyformer.positions.none import NoPosition
 from anyformer.stores.base import Reach, Store
 from anyformer.stores.room import make_store
@@ -30,9 +32,12 @@ class Softmax(LayerSpec):
     """Softmax attention over the tokens that a pattern lets each token see (Vaswani et al. 2017).
 
     kv_heads: key-value heads, 1 for multi-query; None: as many as heads. head_size: None: width / heads.
-    bias: of q, k and v; out_bias: of o; None: as bias. scale: of the scores; None: 1/sqrt(head_size).
-    qk_norm: of queries and keys, before positions turn them; over each head by itself (Qwen3) or all_heads (OLMo 2).
+    bias: of q, k and v; out_bias: of o; k_bias: of k alone, which Whisper has not; None: as bias.
+    scale: of the scores; None: 1/sqrt(head_size).
+    qk_norm: of queries and keys, before positions turn them; over one head at a time, with weights that are all heads'
+    (head: Qwen3) or its own (each_head: StableLM 2), or over all_heads at once (OLMo 2).
     softcap: scaled scores s become softcap tanh(s / softcap) (Gemma 2), before a position scheme's are added.
+    sink: where a head's learned score of nothing starts (gpt-oss; with 0, Miller's softmax1); None: there is none.
     dropout: of the weights.
     """
 
@@ -43,10 +48,12 @@ class Softmax(LayerSpec):
     position: Position = NoPosition()
     bias: bool = False
     out_bias: bool | None = None
+    k_bias: bool | None = None
     scale: Positive | None = None
     qk_norm: Norm | None = None
     qk_norm_over: Over = "head"
     softcap: Positive | None = None
+    sink: float | None = None
     dropout: Fraction = 0.0
 
     @classmethod
@@ -58,7 +65,16 @@ class Softmax(LayerSpec):
 
         return (
             cls(heads=4, kv_heads=2),
-            cls(heads=4, kv_heads=2, position=Rotary(), bias=True, out_bias=False, qk_norm=RMSNorm(), softcap=3.0),
+            cls(
+                heads=4,
+                kv_heads=2,
+                position=Rotary(),
+                bias=True,
+                out_bias=False,
+                k_bias=False,
+                qk_norm=RMSNorm(),
+                softcap=3.0,
+            ),
             cls(
                 heads=3,
                 kv_heads=1,
@@ -69,6 +85,7 @@ class Softmax(LayerSpec):
                 qk_norm=LayerNorm(),
                 qk_norm_over="all_heads",
             ),
+            cls(heads=4, kv_heads=2, qk_norm=LayerNorm(bias=False), qk_norm_over="each_head", sink=0.5),
         )
 
     def build(self, at: Site) -> SoftmaxAttention:
@@ -76,27 +93,27 @@ class Softmax(LayerSpec):
 
 
 class SoftmaxAttention(Headed):
-    """Its past is a store of keys and values."""
+    """Its past is a store of keys and values. sink: (H,) or None."""
+
+    sink: Tensor | None
 
     def __init__(self, spec: Softmax, at: Site) -> None:
-        super().__init__(at, spec.heads, spec.kv_heads, spec.head_size, spec.bias, out_bias=spec.out_bias)
-        if missing := spec.pattern.labels() - at.labels:
-            raise ValueError(
-                f"{at.path}.pattern: {str(spec.pattern)!r} reads the labels {sorted(missing)}; the model declares "
-                f"{sorted(at.labels)}: add them to the model's labels"
-            )
+        sizes = spec.heads, spec.kv_heads, spec.head_size
+        super().__init__(at, *sizes, spec.bias, out_bias=spec.out_bias, k_bias=spec.k_bias)
+        spec.pattern.check_labels(at.labels, f"{at.path}.pattern")
         self.pattern, self.dropout, self.whole = spec.pattern, spec.dropout, at.whole
         self.reaches = spec.pattern.reach(False), spec.pattern.reach(True)
         self.scale, self.softcap = spec.scale or self.head_size**-0.5, spec.softcap
+        if spec.sink is None:
+            self.register_parameter("sink", None)
+        else:
+            self.param("sink", ("H",), {"H": self.heads}, constant(spec.sink))
         hold_norms(self, at, spec.qk_norm, spec.qk_norm_over)
         hold_position(self, at, spec.position, (Nowhere, OnPairs, OnScores, OnEdges))
 
     def init_state(self, room: Room) -> Past:
-        if self.pattern.ahead(self.whole) == Ahead.ALL:
-            raise ValueError(
-                f"{self.path}: the pattern {str(self.pattern)!r} lets tokens see later ones, so the text cannot be cut "
-                "into calls; call the model without a state, or use a causal pattern"
-            )
+        refuse_ahead(self, self.pattern, self.whole)
+        refuse_cuts(self.position)
         shapes = [(self.groups, self.head_size)] * 2
         return make_store(room, shapes, self.reaches[room.restarts])
 
@@ -119,7 +136,8 @@ class SoftmaxAttention(Headed):
         q = self.turned(q, where)
         scores, adds = self.terms(q, self.scale, where, seen)
         straight = ctx.straight and state is None
-        region = Region(q, k, v, where, seen, self.pattern, self.scale, scores, straight, self.softcap, adds)
+        terms = scores, straight, self.softcap, adds, self.sink
+        region = Region(q, k, v, where, seen, self.pattern, self.scale, *terms)
         return self.read(region, ctx, self.dropout), state
 
     def turned(self, x: Tensor, where: Where) -> Tensor:

@@ -22,7 +22,7 @@ class BlockPast:
     """The pasts of the parts; () for a part that is not there."""
 
     mixer: Past
-    ff: Past
+    ff: Past = ()
     cross: Past = ()
 
 

@@ -1,4 +1,4 @@
-"""The usual block: a mixer, then perhaps a reader of a source, then a feed-forward, each joining the stream in turn."""
+"""The usual block: a mixer, perhaps a reader of a source, usually a feed-forward, each joining the stream in turn."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from anyformer.residuals.pre import Pre
 class Block(LayerSpec):
     """A mixer and a feed-forward, one after the other (Vaswani et al. 2017).
 
-    cross: a second mixer between the two, as decoders have that read an encoder.
+    cross: a second mixer between the two, as decoders have that read an encoder. ff: None: no feed-forward (Mamba).
     """
 
     mixer: Mixer
     cross: Mixer | None = None
-    ff: FeedForward = MLP()
+    ff: FeedForward | None = MLP()
     residual: Residual = Pre()
 
     def build(self, at: Site) -> SequentialBlock:
@@ -31,8 +31,8 @@ class SequentialBlock(PartsBlock):
     """x joins mixer(x), then cross(x), then ff(x)."""
 
     def __init__(self, spec: Block, at: Site) -> None:
-        cross = {} if spec.cross is None else {"cross": spec.cross}
-        parts = {"mixer": spec.mixer, **cross, "ff": spec.ff}
+        places = {"mixer": spec.mixer, "cross": spec.cross, "ff": spec.ff}
+        parts = {name: part for name, part in places.items() if part is not None}
         super().__init__(at, parts, spec.residual, joins=tuple(parts))
 
     def join(self, x: Tensor, hear: Hear) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Annotated
 
 from pydantic import Field
@@ -33,11 +34,28 @@ class Stack(LayerSpec):
         return BlockStack(self, at)
 
 
+class Before(Part, ABC):
+    """Vectors that stand before every text in a stack's eyes, and are no part of what it gives."""
+
+    @abstractmethod
+    def room(self, room: Room) -> Room:
+        """The room for a text and for them."""
+
+    @abstractmethod
+    def until(self, until: Tensor) -> Tensor:
+        """The time (B,) at which the stack sees what is at `until`; 0 is always possible, and forgets them too."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, ctx: Context) -> tuple[Tensor, Context]:
+        """x (B, T, C) and where it is, with them in front where a text begins."""
+
+
 class BlockStack(Layer):
-    """Its past is the tuple of its blocks' pasts."""
+    """Its past is the tuple of its blocks' pasts. prompt: vectors before every text that were learned later."""
 
     flow: FlowPart
     norm: nn.Module
+    prompt: Before | None
 
     def __init__(self, spec: Stack, at: Site) -> None:
         super().__init__(at)
@@ -45,9 +63,10 @@ class BlockStack(Layer):
         self.blocks = Part(at.at("blocks"))  # registers the blocks that it owns; `all` has the shared ones too
         for index, block in enumerate(spec.blocks):
             self.blocks.hold(at.at("blocks"), str(index), block, depth=(index, count))
-        self.count = count
+        self.count, self.width = count, at.width
         self.hold(at, "flow", spec.flow, depth=(0, count))
         self.hold(at, "norm", spec.norm)
+        self.register_module("prompt", None)
 
     @property
     def all(self) -> list[Layer]:
@@ -55,12 +74,16 @@ class BlockStack(Layer):
         return [getattr(self.blocks, str(index)) for index in range(self.count)]
 
     def init_state(self, room: Room) -> Past:
+        room = room if self.prompt is None else self.prompt.room(room)
         return tuple(block.init_state(room) for block in self.all)
 
     def rewind(self, past: Past, until: Tensor) -> Past:
+        until = until if self.prompt is None else self.prompt.until(until)
         return tuple(block.rewind(p, until) for block, p in zip(self.all, past, strict=True))
 
     def forward(self, x: Tensor, ctx: Context, state: Past = None) -> tuple[Tensor, Past]:
+        length = x.shape[1]
+        x, ctx = (x, ctx) if self.prompt is None else self.prompt(x, ctx)
         pasts = list(state or [None] * len(self.all))
         history = self.flow.open(x)
         for index, block in enumerate(self.all):
@@ -75,4 +98,6 @@ class BlockStack(Layer):
                 return ctx.point(f"{self.path}.blocks.{index}", "stream", out)
 
             history = self.flow.around(index, run, history)
-        return self.norm(self.flow.close(history)), None if state is None else tuple(pasts)
+        out = self.norm(self.flow.close(history))
+        out = out if self.prompt is None else out[:, out.shape[1] - length :]
+        return out, None if state is None else tuple(pasts)

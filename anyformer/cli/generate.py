@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Context, Option
 
 from anyformer.cli.frame import Frame
+from anyformer.cli.surgery import OPTION, Surgery, report
 from anyformer.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ LINES = 32  # of standard input that are translated together
 
 def generate(
     ctx: Context,
-    run: Annotated[Path, Argument(help="A run folder.", metavar="RUN")],
+    run: Annotated[Path, Argument(help="A run folder, or a published checkpoint.", metavar="RUN")],
     prompt: Annotated[
         str,
         Argument(
@@ -58,6 +59,7 @@ def generate(
     seed: Annotated[int, Option(help="The same seed writes the same text.")] = 0,
     best: Annotated[bool, Option("--best", help="The weights that did best on held-out text, not the last.")] = False,
     set: Annotated[list[str] | None, Option(help="KEY=VALUE in the model, any number of times.")] = None,
+    surgery: Annotated[Surgery | None, OPTION] = None,
 ) -> None:
     """Write text after a prompt, or make one of a source, piece by piece as it is made."""
     frame = Frame.of(ctx)
@@ -95,6 +97,9 @@ def generate(
     if beams is not None:
         search = Beams(beams=beams) if length_penalty is None else Beams(beams=beams, length_penalty=length_penalty)
     changes = dict(parse_set(change) for change in set or [])
+    if surgery is not None:
+        report(frame, run, changes, best)
+        return
     device = frame.torch_device()
     from anyformer.generation.generate import write_all
     from anyformer.models.load import load

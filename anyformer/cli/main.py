@@ -32,6 +32,7 @@ VERBS = {
     "predict": Verb("predict:predict", "Answer every line of a file: class, tags, span, number, vector."),
     "generate": Verb("generate:generate", "Write text with a run."),
     "evaluate": Verb("evaluate:evaluate", "Measure a run: loss, perplexity, bits per byte, with intervals."),
+    "convert": Verb("convert:convert", "Take checkpoints in and out: Hugging Face folders, GGUF files."),
     "plan": Verb("plan:plan", "Say what a recipe costs, at any scale, before anything is trained."),
     "list": Verb("list:list_parts", "Show every registered part, with its paper."),
     "check": Verb("check:check", "Run the laws on anyone's part."),

@@ -48,6 +48,7 @@ def rows(plan: "Plan", recipe: "Recipe") -> list[tuple[str, ...]]:
     share = f"{plan.mfu:.0%} of the {short(plan.peak)}FLOP/s of a matrix product on {plan.device}"
     return [
         ("parameters", f"{plan.parameters:,}", f"{plan.outside_tables:,} outside tables of words, positions and such"),
+        *([("trained", f"{plan.trained:,}", "the others are frozen")] if plan.trained < plan.parameters else []),
         ("FLOPs a token", short(plan.flops_a_token), f"{passes} times a forward pass over {plan.row:,} tokens"),
         ("weights", f"{short(plan.weights)}B", "float32"),
         ("gradients", f"{short(plan.gradients)}B", "float32"),

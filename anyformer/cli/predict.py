@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from typer import Argument, Context, Exit, Option
 
 from anyformer.cli.frame import Frame
+from anyformer.cli.surgery import OPTION, Surgery, report
 from anyformer.core.errors import InputError, NumericalStop
 from anyformer.data.base import Row
 
@@ -20,10 +21,11 @@ EXAMPLES = (
 
 def predict(
     ctx: Context,
-    run: Annotated[Path, Argument(help="A run folder.", metavar="RUN")],
+    run: Annotated[Path, Argument(help="A run folder, or a published checkpoint.", metavar="RUN")],
     file: Annotated[str, Argument(help="Lines of text, or of JSON (.jsonl); - reads standard input.", metavar="FILE")],
     best: Annotated[bool, Option("--best", help="The weights that did best on held-out data, not the last.")] = False,
     set: Annotated[list[str] | None, Option(help="KEY=VALUE in the model, any number of times.")] = None,
+    surgery: Annotated[Surgery | None, OPTION] = None,
 ) -> None:
     """Say the class, tags, span, number, vector or missing words of every line, in order, as JSON lines.
 
@@ -33,6 +35,9 @@ def predict(
     from anyformer.recipes.read import parse_set
 
     changes = dict(parse_set(change) for change in set or [])
+    if surgery is not None:
+        report(frame, run, changes, best)
+        return
     lines, name = (_standard_input(), "standard input") if file == "-" else (_lines(Path(file)), file)
     device = frame.torch_device()
     from anyformer.training.predict import predictor

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anyformer.core.context import Source
+from anyformer.core.modality import Modality, placed
 from anyformer.core.spec import ModelSpec
 from anyformer.core.state import State
 from anyformer.core.tape import Tape
 
 
 class Given(TypedDict, total=False):
-    """What a call may say beside ids (B, T).
+    """What a call may say beside ids (B, T), or beside what enters in their place and makes T vectors a row.
 
     lengths: (B,) real tokens a row, the padding at the `side` "right" or "left"; or real: (B, T), padding anywhere.
     labels: name -> (B, T). coords: (B, T, R). sources: what cross attention reads. checkpoint: recompute each block in
@@ -35,6 +36,7 @@ class Given(TypedDict, total=False):
 def checked(
     ids: Tensor,
     spec: ModelSpec,
+    embedding: nn.Module,
     *,
     lengths: Tensor | None = None,
     side: str = "right",
@@ -46,16 +48,28 @@ def checked(
     checkpoint: bool = False,
 ) -> dict[str, Any]:
     """What `step` needs of what was given; what was not given is left out, so that compiled steps are few."""
-    check_ids(ids, spec.vocabulary)
+    check_entry(ids, embedding, spec.vocabulary, padded=lengths is not None or real is not None)
+    places, _ = placed(ids, embedding, None)
+    located = coords is None and isinstance(embedding, Modality)  # which says itself where its vectors are
     call = {
-        "real": real_tokens(ids, lengths, side, real),
-        "labels": all_labels(ids, labels, spec.labels) or None,
-        "coords": all_coords(ids, coords, spec.rank),
+        "real": real_tokens(places, lengths, side, real),
+        "labels": all_labels(places, labels, spec.labels) or None,
+        "coords": None if located else all_coords(places, coords, spec.rank),
         "sources": sources or None,
         "tape": tape,
         "checkpoint": checkpoint or None,
     }
     return {name: value for name, value in call.items() if value is not None}
+
+
+def check_entry(x: Tensor, embedding: nn.Module, vocabulary: int | None, padded: bool) -> None:
+    """Refuse what the embedding cannot take. padded: whether the call says where there is padding."""
+    if not isinstance(embedding, Modality):
+        check_ids(x, vocabulary)
+    elif padded:
+        raise ValueError(
+            f"{embedding.path}: every row makes as many vectors, and none is padding; leave out lengths and real"
+        )
 
 
 def check_ids(ids: Tensor, vocabulary: int | None) -> None:

@@ -36,7 +36,7 @@ def explain(error: ValidationError) -> str:
         loc, index = _without_first_index(tuple(detail["loc"]))
         seen.setdefault((loc, _message(detail)), []).append(index)
     lines = [
-        (".".join(loc).replace("#", _ranges([i for i in at if i is not None])), message)
+        (".".join(loc).replace("#", ranges([i for i in at if i is not None])), message)
         for (loc, message), at in seen.items()
     ]
     return "; ".join(f"{path}: {message}" if path else message for path, message in lines)
@@ -54,7 +54,7 @@ def _without_first_index(loc: tuple[int | str, ...]) -> tuple[tuple[str, ...], i
     return tuple(map(str, loc)), None
 
 
-def _ranges(indices: list[int]) -> str:
+def ranges(indices: list[int]) -> str:
     """[0, 1, 2, 5] -> "0-2,5"."""
     runs = [
         [i for _, i in run] for _, run in groupby(enumerate(sorted(set(indices))), key=lambda pair: pair[1] - pair[0])

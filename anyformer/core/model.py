@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from anyformer.core.call import Given, check_room, checked
@@ -16,6 +16,7 @@ from anyformer.core.clock import check_longest, clock
 from anyformer.core.context import Context, Source, Where
 from anyformer.core.head import IGNORED, Head
 from anyformer.core.layer import Part
+from anyformer.core.modality import Modality, placed
 from anyformer.core.spec import HeadSpec, ModelSpec, Ref, Site
 from anyformer.core.state import Mark, ModelPast, Past, Room, State
 from anyformer.core.tape import Tape
@@ -28,7 +29,8 @@ Reader = Callable[[Tensor, Where], T]  # (B, T, C) and where its tokens are
 class Model(Part, ABC):
     """ids (B, T) in; out comes what the head makes of the stream (B, T, C), such as logits (B, T, V).
 
-    Sub-classes say what is inside. Everything about time is here. longest: the longest text it can take; None: no
+    Sub-classes say what is inside. Everything about time is here. embedding: where it is a modality, what it takes
+    comes in the place of ids, and makes T vectors a row. longest: the longest text it can take; None: no
     bound. tokenizer, source_tokenizer: the text side of a model that was loaded: of its ids, and of its sources'.
     """
 
@@ -36,6 +38,7 @@ class Model(Part, ABC):
     stepper: Step | None = None
     tokenizer: object = None
     source_tokenizer: object = None
+    embedding: nn.Module
     head: Head | None
 
     def __init__(self, spec: ModelSpec, at: Site) -> None:
@@ -68,7 +71,7 @@ class Model(Part, ABC):
     def forward(self, ids: Tensor, state: State, **given: Unpack[Given]) -> tuple[Tensor, State]: ...
     def forward(self, ids: Tensor, state: State | None = None, **given: Unpack[Given]) -> Tensor | tuple[Tensor, State]:
         """What the head makes of ids (B, T); with a state, that and the state after these tokens."""
-        call = checked(ids, self.spec, **given)
+        call = checked(ids, self.spec, self.embedding, **given)
         self._check_longest(ids, call, state)
         if state is None:
             return self.step(ids, past=None, **call)[0]
@@ -81,7 +84,7 @@ class Model(Part, ABC):
 
     def read(self, ids: Tensor, reader: Reader[T], **given: Unpack[Given]) -> T:
         """What `reader` makes of the stream, in the head's place."""
-        call = checked(ids, self.spec, **given)
+        call = checked(ids, self.spec, self.embedding, **given)
         self._check_longest(ids, call)
         return self.step(ids, past=None, reader=reader, **call)[0]
 
@@ -113,7 +116,8 @@ class Model(Part, ABC):
         reader: Reader[Any] | None = None,
     ) -> tuple[Any, Any]:
         """The pure part of a call: tensors in; what the head, or `reader`, reads and the ModelPast, if any, out."""
-        where, after = clock(ids, real, labels or {}, past, coords)
+        places, coords = placed(ids, self.embedding, coords)
+        where, after = clock(places, real, labels or {}, past, coords)
         ctx = Context(where, dict(sources or {}), tape, checkpoint, straight=past is None and real is None)
         out, body = self.hidden(ids, ctx, None if past is None else past.body)
         if (read := reader or self.head) is not None:
@@ -138,6 +142,11 @@ class Model(Part, ABC):
             raise ValueError(
                 f"{self.head.path}: this head reads the whole text at once, so the text cannot be cut into calls; "
                 "call the model without a state"
+            )
+        if isinstance(self.embedding, Modality):
+            raise ValueError(
+                f"{self.embedding.path}: what enters here comes whole, so it cannot be cut into calls; call the model "
+                "without a state"
             )
         if batch < 1 or slack < 0 or (capacity is not None and capacity < 1):
             raise ValueError(
@@ -180,8 +189,9 @@ class Model(Part, ABC):
 
     def _check_longest(self, ids: Tensor, call: Mapping[str, Any], state: State | None = None) -> None:
         """Refuse positions that the model has no vector for; the device is asked only where they could come up."""
-        coords, count = call.get("coords"), 0 if state is None else state.mark.count
-        if self.longest is None or (coords is None and count + ids.shape[1] <= self.longest):
+        places, coords = placed(ids, self.embedding, call.get("coords"))
+        count = 0 if state is None else state.mark.count
+        if self.longest is None or (coords is None and count + places.shape[1] <= self.longest):
             return
         past = None if state is None else state.past
-        check_longest(clock(ids, call.get("real"), call.get("labels", {}), past, coords)[0], self.longest)
+        check_longest(clock(places, call.get("real"), call.get("labels", {}), past, coords)[0], self.longest)

@@ -6,6 +6,7 @@ Only strings name the tables, so that a role in `core` knows of no package above
 from typing import Annotated
 
 from anyformer.core.spec import (
+    AdapterSpec,
     DataSpec,
     EmbeddingSpec,
     FlowSpec,
@@ -41,4 +42,5 @@ Tokenizer = Annotated[TokenizerSpec, Rows("anyformer.data.tokenizers")]
 Objective = Annotated[ObjectiveSpec, Rows("anyformer.training.objectives")]
 Optimizer = Annotated[OptimizerSpec, Rows("anyformer.training.optimizers", default="adamw")]
 Schedule = Annotated[ScheduleSpec, Rows("anyformer.training.schedules")]
+Adapter = Annotated[AdapterSpec, Rows("anyformer.adapters")]
 AnyModel = Annotated[ModelSpec, Rows("anyformer.architectures")]

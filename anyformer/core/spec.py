@@ -29,6 +29,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic_core import ArgsKwargs, InitErrorDetails, PydanticCustomError, core_schema
 
 from anyformer.core.explain import came
+from anyformer.core.paths import steps
 from anyformer.core.tables import home, nearest, row, table
 from anyformer.core.versions import Step, forward
 
@@ -172,6 +173,17 @@ class FlowSpec(PartSpec):
 
 class EmbeddingSpec(PartSpec):
     """Tokens in."""
+
+
+class ModalitySpec(EmbeddingSpec):
+    """Something else than token ids in; `core.modality` says how."""
+
+    EXEMPT: ClassVar = {
+        "state": "what enters comes whole, and is not cut into calls",
+        "padding": "every row makes as many vectors, and all of them are there",
+        "blank": "every row makes as many vectors, and all of them are there",
+        "packed": "what enters comes whole, one thing a row",
+    }
 
 
 class HeadSpec(PartSpec):
@@ -349,12 +361,24 @@ def _usual() -> InitialSpec:
     return row("anyformer.initial", "normal")()
 
 
+class AdapterSpec(Spec, ABC):
+    """What is learned beside the weights that a model has."""
+
+    @abstractmethod
+    def attach(self, model: Model) -> None:
+        """Put it into a model that has no values yet; ConfigError where there is no place for it."""
+
+    def begin(self, model: Model, seed: int) -> None:
+        """First values that follow from the model's own weights, once it has them; none do, unless a kind says so."""
+
+
 @spec
 class ModelSpec(Spec, ABC):
     """A whole model: an architecture and everything in it.
 
     vocabulary: None lets training set it from the tokenizer. labels: names of the labels that tokens may carry.
-    rank: coordinates a token. initial: the first weights of linear maps.
+    rank: coordinates a token. initial: the first weights of linear maps. adapters: what was put in later to be learned
+    beside the weights.
     """
 
     VERSION: ClassVar[int] = 1
@@ -366,6 +390,7 @@ class ModelSpec(Spec, ABC):
     labels: tuple[str, ...] = ()
     rank: Size = 1
     initial: Annotated[InitialSpec, Rows("anyformer.initial", default="normal")] = field(default_factory=_usual)
+    adapters: tuple[Annotated[AdapterSpec, Rows("anyformer.adapters")], ...] = ()
 
     @abstractmethod
     def make(self, at: Site) -> Model:
@@ -431,12 +456,7 @@ class Site:
     def _earlier(self, path: str, user: str) -> Any:
         if path in self.parts:
             return self.parts[path]
-        through = [known for known in self.parts if _without_inner(known) == _without_inner(path)]
+        through = [known for known in self.parts if steps(known) == steps(path)]
         if not through:
             raise ValueError(f"{user}: ref {path!r} is no part built before this one{nearest(path, self.parts)}")
         return self.parts[min(through, key=len)]
-
-
-def _without_inner(path: str) -> list[str]:
-    """A path as people may write it: a wrapper's `inner` is seen through."""
-    return [name for name in path.split(".") if name != "inner"]

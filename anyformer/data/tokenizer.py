@@ -6,6 +6,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -35,6 +36,21 @@ ROLES = {
 NAMES = {name for names in ROLES.values() for name in names}
 
 
+@dataclass(frozen=True)
+class Roles:
+    """What a published model's special tokens are for, where its own files say it; None: by the names in use.
+
+    begin, pad: as in TextTokenizer. ends: each of them ends a text, the first is the one that is written. before,
+    after: what stands around each text that the model reads.
+    """
+
+    begin: int | None = None
+    ends: tuple[int, ...] = ()
+    pad: int | None = None
+    before: tuple[int, ...] | None = None
+    after: tuple[int, ...] | None = None
+
+
 class TextTokenizer:
     """A tokenizer of the `tokenizers` library, with the ids of its special tokens by what they are for.
 
@@ -43,7 +59,7 @@ class TextTokenizer:
     nothing else unless `special` is asked for; decoding leaves them out unless asked. No token is added at either end.
     """
 
-    def __init__(self, backend: Tokenizer) -> None:
+    def __init__(self, backend: Tokenizer, roles: Roles = Roles()) -> None:
         backend.no_truncation()  # of a published one: a text is never cut without a word
         backend.no_padding()
         self.definition = backend.to_str()
@@ -54,14 +70,21 @@ class TextTokenizer:
         self.begin, self.end, self.pad, self.unknown, self.mask, self.start, self.separator = (
             next((special[name] for name in names if name in special), None) for names in ROLES.values()
         )
+        self.roles = roles
+        if roles.begin is not None:
+            self.begin = roles.begin
+        if roles.pad is not None:
+            self.pad = roles.pad
+        if roles.ends:
+            self.end = roles.ends[0]
         self.vocabulary = max(backend.get_vocab().values(), default=-1) + 1
         """How many ids there are: every id is below it."""
 
     @classmethod
-    def read(cls, definition: str, what: str = "tokenizer.json") -> TextTokenizer:
+    def read(cls, definition: str, what: str = "tokenizer.json", roles: Roles = Roles()) -> TextTokenizer:
         """From the text of a `tokenizer.json`."""
         with guarded(what):
-            return cls(Tokenizer.from_str(definition))
+            return cls(Tokenizer.from_str(definition), roles)
 
     @classmethod
     def load(cls, path: Path) -> TextTokenizer:
@@ -79,11 +102,20 @@ class TextTokenizer:
 
     def begun(self, text: str) -> list[int]:
         """A text after the begin token, where there is one: what a decoder goes on from."""
+        if text and self.roles.before is not None:
+            return [*self.roles.before, *self.encode(text)]
         return ([] if self.begin is None else [self.begin]) + self.encode(text)
 
     def ended(self, text: str) -> list[int]:
         """A text before the end token, where there is one: what an encoder reads."""
+        if self.roles.before is not None and self.roles.after is not None:
+            return [*self.roles.before, *self.encode(text), *self.roles.after]
         return self.encode(text) + ([] if self.end is None else [self.end])
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Every token that ends a text."""
+        return frozenset(self.roles.ends) | (frozenset() if self.end is None else {self.end})
 
     def save(self, path: Path) -> None:
         """As a `tokenizer.json`."""

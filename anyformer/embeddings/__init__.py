@@ -2,6 +2,8 @@
 
 TABLE = {
     "factorised": "factorised:Factorised",
+    "frames": "frames:Frames",
     "given": "given:Given",
+    "patches": "patches:Patches",
     "tokens": "tokens:Tokens",
 }

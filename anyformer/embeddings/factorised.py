@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from anyformer.core.layer import Part
 from anyformer.core.linear import Linear
+from anyformer.core.modality import Modality
 from anyformer.core.roles import Embedding
 from anyformer.core.spec import EmbeddingSpec, Site, Size, spec
 from anyformer.embeddings.tokens import Tokens
@@ -33,6 +34,8 @@ class FactorisedEmbedding(Part):
     def __init__(self, spec: Factorised, at: Site) -> None:
         super().__init__(at)
         self.hold(at, "inner", spec.inner, width=spec.size)
+        if isinstance(self.inner, Modality):
+            raise ValueError(f"{at.path}.inner: a vector per token of the vocabulary, as `tokens` and `given` have")
         self.up = Linear(at.at("up"), "C", "E", {"C": at.width, "E": spec.size})
 
     @property

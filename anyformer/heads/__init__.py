@@ -1,11 +1,15 @@
 """What is read off the stream at the end."""
 
 TABLE = {
+    "capped": "capped:Capped",
     "classify": "classify:Classify",
+    "distilled": "distilled:Distilled",
     "language": "language:Language",
     "masked": "masked:Masked",
     "pretraining": "pretraining:Pretraining",
+    "probe": "probe:Probe",
     "regress": "regress:Regress",
+    "replaced": "replaced:Replaced",
     "sentence": "sentence:Sentence",
     "span": "span:Span",
     "tag": "tag:Tag",

@@ -10,6 +10,7 @@ from anyformer.core.context import Where
 from anyformer.core.head import Head
 from anyformer.core.linear import Linear
 from anyformer.core.spec import Fraction, HeadSpec, Site, spec
+from anyformer.feedforward.activations import Activation
 from anyformer.heads.base import Labels, count, nats
 from anyformer.heads.pooling import WHOLE, Pool, Pooler
 
@@ -18,8 +19,9 @@ from anyformer.heads.pooling import WHOLE, Pool, Pooler
 class Classify(HeadSpec):
     """A class for each text (Devlin et al. 2019).
 
-    labels: the names of the classes; None lets training set them from the data. hidden: BERT's tanh(W p + b) before
-    the logits. dropout: of what the logits are made from.
+    labels: the names of the classes; None lets training set them from the data. hidden: BERT's a(W p + b) before
+    the logits. activation: a; RoBERTa has tanh, ELECTRA gelu, DistilBERT relu. dropout: of what the logits are made
+    from.
     """
 
     EXEMPT: ClassVar = WHOLE
@@ -27,6 +29,7 @@ class Classify(HeadSpec):
     labels: Labels | None = None
     pool: Pool = "first"
     hidden: bool = False
+    activation: Activation = "tanh"
     dropout: Fraction = 0.0
     bias: bool = True
 
@@ -46,7 +49,7 @@ class ClassifyHead(Head):
 
     def __init__(self, spec: Classify, at: Site) -> None:
         super().__init__(at)
-        self.pooler = Pooler(at.at("pooler"), spec.pool, spec.hidden, spec.dropout)
+        self.pooler = Pooler(at.at("pooler"), spec.pool, spec.hidden, spec.dropout, spec.activation)
         self.out = Linear(at.at("out"), "K", "C", {"K": count(spec.labels, at), "C": at.width}, spec.bias)
 
     def forward(self, h: Tensor, where: Where) -> Tensor:

@@ -12,6 +12,7 @@ from anyformer.core.context import BEYOND, Where
 from anyformer.core.layer import Part
 from anyformer.core.linear import Linear
 from anyformer.core.spec import Site
+from anyformer.feedforward.activations import FUNCTIONS, Activation
 
 Pool = Literal["first", "mean", "last", "max"]
 
@@ -36,6 +37,12 @@ def pool(h: Tensor, where: Where, how: Pool) -> Tensor:
     return found.masked_fill(~real.any(1), 0)
 
 
+def at_time(h: Tensor, where: Where, time: int) -> Tensor:
+    """(B, C), each row's token at that time; 0 for a row that has none."""
+    here = where.time == time
+    return _at(h, here.long().argmax(1)).masked_fill(~here.any(1, keepdim=True), 0)
+
+
 def _at(h: Tensor, place: Tensor) -> Tensor:
     """h (B, T, C) at each row's own place (B,)."""
     return h.gather(1, place[:, None, None].expand(-1, 1, h.shape[-1]))[:, 0]
@@ -51,20 +58,20 @@ def refuse_packed(at: Site) -> None:
 
 
 class Pooler(Part):
-    """dense: (C, C), BERT's tanh(W h + b) of the pooled vector (Devlin et al. 2019), or None."""
+    """dense: (C, C), BERT's a(W h + b) of the pooled vector (Devlin et al. 2019), or None."""
 
     dense: Linear | None
 
-    def __init__(self, at: Site, how: Pool, hidden: bool, dropout: float) -> None:
+    def __init__(self, at: Site, how: Pool, hidden: bool, dropout: float, activation: Activation = "tanh") -> None:
         super().__init__(at)
         refuse_packed(at)
         self.how: Pool = how
-        self.dropout = dropout
+        self.activation, self.dropout = FUNCTIONS[activation], dropout
         self.dense = Linear(at.at("dense"), "C", "C", {"C": at.width}, bias=True) if hidden else None
 
     def forward(self, h: Tensor, where: Where) -> Tensor:
         """(B, T, C) -> (B, C)."""
         x = pool(h, where, self.how)
         if self.dense is not None:
-            x = self.dense(x).tanh()
+            x = self.activation(self.dense(x))
         return F.dropout(x, self.dropout, self.training)

@@ -14,6 +14,7 @@ from anyformer.core.context import Where
 from anyformer.core.head import Head
 from anyformer.core.linear import Linear
 from anyformer.core.spec import Fraction, HeadSpec, Site, Size, spec
+from anyformer.feedforward.activations import Activation
 from anyformer.heads.pooling import WHOLE, Pool, Pooler
 
 
@@ -21,7 +22,7 @@ from anyformer.heads.pooling import WHOLE, Pool, Pooler
 class Regress(HeadSpec):
     """Numbers for each text, with a squared error (as BERT for STS-B; Devlin et al. 2019).
 
-    outputs: how many numbers. hidden, dropout: as `classify` has them.
+    outputs: how many numbers. hidden, activation, dropout: as `classify` has them.
     """
 
     EXEMPT: ClassVar = WHOLE
@@ -29,6 +30,7 @@ class Regress(HeadSpec):
     outputs: Size = 1
     pool: Pool = "first"
     hidden: bool = False
+    activation: Activation = "tanh"
     dropout: Fraction = 0.0
     bias: bool = True
 
@@ -47,7 +49,7 @@ class RegressHead(Head):
 
     def __init__(self, spec: Regress, at: Site) -> None:
         super().__init__(at)
-        self.pooler = Pooler(at.at("pooler"), spec.pool, spec.hidden, spec.dropout)
+        self.pooler = Pooler(at.at("pooler"), spec.pool, spec.hidden, spec.dropout, spec.activation)
         self.out = Linear(at.at("out"), "K", "C", {"K": spec.outputs, "C": at.width}, spec.bias)
 
     def forward(self, h: Tensor, where: Where) -> Tensor:

@@ -18,18 +18,21 @@ from anyformer.heads.pooling import WHOLE, Pool, Pooler
 class Sentence(HeadSpec):
     """A vector for each text (Reimers & Gurevych 2019); what it is worth, only other texts tell: it has no loss.
 
-    size: of the vector; None: the stream's width, without a projection. unit: vectors of length 1.
+    hidden: BERT's tanh(W h + b) of what was pooled. size: of the vector; None: the stream's width, without a
+    projection. bias: of the projection. unit: vectors of length 1.
     """
 
     EXEMPT: ClassVar = WHOLE
 
     pool: Pool = "mean"
+    hidden: bool = False
     size: Size | None = None
+    bias: bool = False
     unit: bool = True
 
     @classmethod
     def examples(cls) -> tuple[Sentence, ...]:
-        return cls(size=5), cls(pool="last", unit=False)
+        return cls(size=5), cls(pool="last", hidden=True, size=7, bias=True, unit=False)
 
     def build(self, at: Site) -> SentenceHead:
         return SentenceHead(self, at)
@@ -44,8 +47,9 @@ class SentenceHead(Head):
     def __init__(self, spec: Sentence, at: Site) -> None:
         super().__init__(at)
         self.unit = spec.unit
-        self.pooler = Pooler(at.at("pooler"), spec.pool, hidden=False, dropout=0.0)
-        self.out = None if spec.size is None else Linear(at.at("out"), "E", "C", {"E": spec.size, "C": at.width})
+        self.pooler = Pooler(at.at("pooler"), spec.pool, spec.hidden, dropout=0.0)
+        sizes = {"E": spec.size or at.width, "C": at.width}
+        self.out = None if spec.size is None else Linear(at.at("out"), "E", "C", sizes, spec.bias)
 
     def forward(self, h: Tensor, where: Where) -> Tensor:
         """(B, T, C) -> (B, E)."""

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from anyformer.core.fills import zeros
+from anyformer.core.modality import Modality
 from anyformer.core.spec import HeadSpec, Positive, Ref, Site, spec
 from anyformer.embeddings.tokens import TokenEmbedding
 from anyformer.heads.base import TokenHead
@@ -36,7 +37,14 @@ class TiedHead(TokenHead):
         super().__init__(at)
         self.scale = spec.scale
         self.hold(at, "table", spec.table)
-        self.size = self.table.weight.shape[0]
+        if isinstance(self.table, Modality):
+            raise ValueError(
+                f"{at.path}.table: {spec.table.path!r} takes no token ids, so it has no vector per token to read "
+                "backwards; use another head"
+            )
+        self.size, width = self.table.weight.shape
+        if width != at.width:
+            raise ValueError(f"{at.path}.table: its vectors have {width} channels, what is read here has {at.width}")
         if spec.bias:
             self.param("bias", ("V",), {"V": self.size}, zeros)
         else:

@@ -3,6 +3,7 @@
     s_ij = cap(scale q_i . k_j) + scores_ij where i sees j;  out_i = sum_j w_ij v_j + adds(w_i),  w_ij = softmax_j(s_ij)
     lse_i = log sum_j exp s_ij;  cap(s) = softcap tanh(s / softcap) (Gemma 2), s itself without a softcap
     merged: out_i = sum_r exp(lse_i^r - lse_i) out_i^r,  lse_i = log sum_r exp lse_i^r
+    a sink (gpt-oss) is a region with lse_i = its score, out_i = 0
 
 Who is not seen gets the dtype's least finite number, never -inf, and values of padding are zero. A query that
 sees nothing gets zeros and has finite gradients. Grouped heads (G < H): head h reads key-value head floor(h G / H).
@@ -30,6 +31,7 @@ class Region:
     straight: both sides are the times 0 … T-1 of unpadded rows, so that a fast form need not look.
     adds: what the weights (B, H, T, S), float32 or finer, give beside the sum of the values, (B, T, H, D); linear in
     them, so that regions can be merged.
+    sink: (H,), the score of one more key, which all queries see and which has no value. Of several regions one has it.
     """
 
     q: Tensor
@@ -43,6 +45,7 @@ class Region:
     straight: bool = False
     softcap: float | None = None
     adds: Callable[[Tensor], Tensor] | None = None
+    sink: Tensor | None = None
 
     @property
     def seen(self) -> Tensor:
@@ -73,8 +76,11 @@ def plain(
         scores = scores + region.scores
     seen = region.seen[:, None]
     scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
-    lse = scores.logsumexp(-1)
-    weights = change(scores.softmax(-1).masked_fill(~seen.any(-1, keepdim=True), 0))
+    lse, weights = scores.logsumexp(-1), scores.softmax(-1).masked_fill(~seen.any(-1, keepdim=True), 0)
+    if region.sink is not None:
+        sink = region.sink.to(lse.dtype)[:, None]
+        weights, lse = weights * (lse - sink).sigmoid()[..., None], torch.logaddexp(lse, sink)
+    weights = change(weights)
     weights = F.dropout(weights, dropout)
     shares = weights.to(v.dtype).unflatten(1, (groups, heads // groups))
     out = torch.einsum("bgrts,bsgd->btgrd", shares, _zeroed(region)).reshape(batch, length, heads, -1)
@@ -96,12 +102,15 @@ def fused(region: Region, dropout: float = 0.0) -> Tensor:
         return plain(region, dropout=dropout)[0]
     q, k, v = region.q.transpose(1, 2), region.k.transpose(1, 2), region.v
     causal, mask, blind = False, None, None
-    if region.straight and region.scores is None and isinstance(region.pattern, Causal | Full):
+    simple = region.straight and region.scores is None and region.sink is None
+    if simple and isinstance(region.pattern, Causal | Full):
         causal = isinstance(region.pattern, Causal)
     else:
         v = _zeroed(region)
         seen = region.seen
         mask, blind = _mask(region, seen, q.dtype), ~seen.any(-1)
+        if region.sink is not None:  # a key and a value of zeros; its score is what the mask adds
+            k, v = F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 0, 0, 1))
     v = v.transpose(1, 2)
     if k.shape[1] != q.shape[1]:
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
@@ -111,11 +120,14 @@ def fused(region: Region, dropout: float = 0.0) -> Tensor:
 
 
 def _mask(region: Region, seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, 1 or H, T, S) to be added to the scores."""
+    """(B, 1 or H, T, S) to be added to the scores; with a sink (B, H, T, S + 1), the sink last."""
     seen, least = seen[:, None], torch.finfo(dtype).min
-    if region.scores is None:
-        return torch.zeros((), dtype=dtype, device=seen.device).masked_fill(~seen, least)
-    return region.scores.to(dtype).masked_fill(~seen, least)
+    scores = torch.zeros((), dtype=dtype, device=seen.device) if region.scores is None else region.scores.to(dtype)
+    mask = scores.masked_fill(~seen, least)
+    if region.sink is None:
+        return mask
+    size = len(mask), len(region.sink), mask.shape[2]
+    return torch.cat([mask.expand(*size, -1), region.sink.to(dtype)[:, None, None].expand(*size, 1)], -1)
 
 
 def _zeroed(region: Region) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from torch.nn import Parameter
 
 from anyformer.core.context import Source
+from anyformer.core.modality import Modality
 from anyformer.core.model import Model
 from anyformer.core.spec import ModelSpec, Spec
 from anyformer.core.state import State
@@ -59,7 +60,10 @@ def seeded(*numbers: int) -> Generator:
 
 @dataclass(frozen=True)
 class Text:
-    """ids (B, T); labels: name -> (B, T); real (B, T), None where every place has a token."""
+    """ids (B, T); labels: name -> (B, T); real (B, T), None where every place has a token.
+
+    Where something else enters than ids, it stands in their place, whole.
+    """
 
     ids: Tensor
     labels: Mapping[str, Tensor]
@@ -81,6 +85,9 @@ class Text:
 
     def row(self, index: int) -> Text:
         """One row's tokens alone, (1, n), without padding."""
+        if self.ids.is_floating_point():
+            here = None if self.real is None else self.real[index, None]
+            return Text(self.ids[index, None], {name: x[index, None] for name, x in self.labels.items()}, here)
         kept = torch.ones_like(self.ids[index], dtype=torch.bool) if self.real is None else self.real[index]
         labels = {name: x[index, kept][None] for name, x in self.labels.items()}
         return Text(self.ids[index, kept][None], labels)
@@ -92,6 +99,8 @@ class Text:
 
     def laid(self, real: Tensor) -> Text:
         """These tokens in the places that are real, (B, L), something else in the others."""
+        if self.ids.is_floating_point():
+            return Text(self.ids, self.labels, real)
         place = (real.long().cumsum(1) - 1).clamp(min=0)
         ids = torch.where(real, self.ids.gather(1, place), (self.ids.gather(1, place) + 11) % VOCABULARY)
         return Text(ids, {name: x.gather(1, place) for name, x in self.labels.items()}, real)
@@ -153,6 +162,9 @@ class Case:
         """A random text, with every label that the model declares."""
         length = self.longest(length)
         generator = seeded(2, seed)
+        if isinstance(self.model.embedding, Modality):
+            shape = rows, *self.model.embedding.shape(length)
+            return Text(torch.randn(shape, dtype=torch.float64, generator=generator), {})
         ids = torch.randint(VOCABULARY, (rows, length), generator=generator)
         labels = {name: self._label(name, rows, length, generator) for name in self.spec.labels}
         return Text(ids, labels)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from anyformer.architectures.decoder import Decoder
+from anyformer.architectures.encoder import Encoder
 from anyformer.architectures.encoder_decoder import EncoderDecoder
 from anyformer.attention.softmax import Softmax
 from anyformer.blocks.sequential import Block
@@ -20,6 +21,7 @@ from anyformer.core.spec import (
     FlowSpec,
     HeadSpec,
     LayerSpec,
+    ModalitySpec,
     ModelSpec,
     NormSpec,
     PartSpec,
@@ -36,17 +38,20 @@ from anyformer.laws.case import Case
 from anyformer.laws.guess import FULL, HEADS, VOCABULARY, WIDTH, guess
 from anyformer.patterns.base import Ahead, Pattern
 from anyformer.patterns.causal import Causal
+from anyformer.patterns.full import Full
 from anyformer.positions.base import OnEmbeddings
 from anyformer.positions.none import NoPosition
+from anyformer.positions.rates.base import Rates
 from anyformer.positions.rotary import Rotary
 from anyformer.residuals.pre import Pre
 
 # The tables whose rows stand in models.
 TABLES = (
+    "positions.rates",
     *("patterns", "positions", "norms", "feedforward", "residuals", "flows", "memory", "attention", "blocks"),
     *("embeddings", "heads", "architectures"),
 )
-BASES = (PartSpec, ModelSpec, Pattern)  # what can be checked
+BASES = (PartSpec, ModelSpec, Pattern, Rates)  # what can be checked
 FF = MLP(hidden=20)
 
 
@@ -97,12 +102,17 @@ def around(part: Any) -> tuple[ModelSpec, str]:
             return decoder(Block(mixer=mixer(position=NoPosition()), ff=FF), position=part), "position"
         case PositionSpec():
             return decoder(Block(mixer=mixer(position=part), ff=FF)), f"{first}.mixer.position"
+        case Rates():
+            return decoder(Block(mixer=mixer(position=Rotary(scaling=part)), ff=FF)), f"{first}.mixer.position.scaling"
         case NormSpec():
             return decoder(Block(mixer=mixer(), ff=FF, residual=Pre(norm=part))), f"{first}.residual.norm"
         case ResidualSpec():
             return decoder(Block(mixer=mixer(), ff=FF, residual=part)), f"{first}.residual"
         case FlowSpec():
             return decoder(block, block, flow=part), "body.flow"
+        case ModalitySpec():
+            full = Block(mixer=mixer(pattern=Full(), position=NoPosition()), ff=FF)
+            return declared(Encoder(width=WIDTH, body=Stack(blocks=(full,)), embedding=part)), "embedding"
         case EmbeddingSpec():
             return decoder(block, embedding=part), "embedding"
         case HeadSpec():

@@ -69,7 +69,7 @@ def _other(case: Case) -> ModelSpec | None:
     rows = [] if place is None else [row(place[0], kind) for kind in table(place[0])]
     for cls in rows:
         spec, at = around((cls.examples() or (guess(cls),))[0])
-        if at and at == case.at and spec != case.spec:
+        if at and at == case.at and spec != case.spec and type(spec) is type(case.spec):
             return spec
     return None
 

@@ -21,6 +21,13 @@ MIXER = {"kind": "softmax", "heads": HEADS, "kv_heads": 2, "position": "rotary"}
 BLOCK = {"kind": "block", "mixer": MIXER, "ff": {"kind": "mlp", "hidden": 20}}
 STACK = {"kind": "stack", "blocks": [BLOCK]}
 FULL = {"kind": "block", "mixer": {**MIXER, "pattern": "full"}, "ff": {"kind": "mlp", "hidden": 20}}
+IMAGES = {
+    "kind": "encoder",
+    "width": 16,
+    "embedding": {"kind": "patches", "size": 3, "image": 7},
+    "body": {"kind": "stack", "blocks": [FULL]},
+    "head": {"kind": "sentence", "size": WIDTH},
+}
 READER = {**BLOCK, "cross": {"kind": "cross", "heads": HEADS, "kv_heads": 2}}
 
 # By the field's name, where such a field exists, required or not.
@@ -53,6 +60,7 @@ TABLES: dict[str, Any] = {
     "anyformer.embeddings": "tokens",
     "anyformer.heads": "tied",
     "anyformer.patterns": "causal",
+    "anyformer.architectures": IMAGES,
 }
 TYPES: dict[type, Any] = {bool: False, int: 3, float: 0.5, str: "kind"}
 

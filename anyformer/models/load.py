@@ -1,22 +1,19 @@
-"""`load`: a run folder in, a model with its tokenizer out; strict."""
+"""`load`: a trained model with its text side, whoever wrote it, and perhaps with some parts swapped."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from anyformer.core.errors import InputError
 from anyformer.core.model import Model
-from anyformer.core.overrides import override
-from anyformer.core.roles import AnyModel
-from anyformer.core.spec import from_dict
 from anyformer.data.corpus import Tokenizers
-from anyformer.data.tokenizer import TextTokenizer
-from anyformer.runs.folder import SOURCE_TOKENIZER, RunFolder
+from anyformer.models.checkpoint import open_checkpoint
+from anyformer.models.published import common_dtype
+from anyformer.models.surgery import Surgery, changed_spec, operate
 
 
 def load(
@@ -24,53 +21,41 @@ def load(
     changes: Mapping[str, Any] | None = None,
     *,
     device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
     best: bool = False,
+    allow: Collection[str] = (),
 ) -> Model:
-    """The model of a run, ready to read and write.
+    """The model of a run, or of a folder as others publish theirs, ready to read and write.
 
-    changes: path in the model -> new value, such as {"body.blocks.*.mixer.pattern": "causal & window(64)"}; every
-    weight must still have its place. best: the weights that did best on held-out text, not the last ones.
+    changes: path in the model -> new value, such as {"body.blocks.*.mixer.pattern": "causal & window(64)"}; what has a
+    weight of the same name and shape keeps it, and a warning names what is new and what is dropped. dtype: None: that
+    of the weights. best: the weights of a run that did best on held-out text, not the last ones. allow: keys and
+    tensors of a published folder to go on without.
     """
-    with RunFolder.open(path) as run:
-        tree = run.spec
-        for address, value in (changes or {}).items():
-            tree = override(tree, address, value, AnyModel)
-        model = from_dict(AnyModel, tree).build(device=device)
-        fill(model, run.weights(best), str(run.path))
-        if (tokenizers := tokenizers_of(run)) is not None:
-            give_tokenizers(model, tokenizers)
-        for note in run.notes:  # weights that are no numbers
-            warnings.warn(note, stacklevel=2)
-    return model.eval()
+    model, surgery, notes = operated(path, changes, device=device, dtype=dtype, best=best, allow=allow)
+    for note in (*notes, *surgery.lines()):
+        warnings.warn(note, stacklevel=2)
+    return model
 
 
-def tokenizers_of(run: RunFolder) -> Tokenizers | None:
-    """The tokenizers that a run was trained with; None where it reads no text."""
-    if run.tokenizer is None:
-        return None
-    source = run.source_tokenizer
-    return Tokenizers(
-        TextTokenizer.read(run.tokenizer, str(run.path / "tokenizer.json")),
-        None if source is None else TextTokenizer.read(source, str(run.path / SOURCE_TOKENIZER)),
-    )
+def operated(
+    path: str | Path,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    best: bool = False,
+    allow: Collection[str] = (),
+) -> tuple[Model, Surgery, list[str]]:
+    """The model of `load`, what became of the weights, and what else a user should be told."""
+    found = open_checkpoint(path, best=best, allow=allow)
+    spec = changed_spec(found.spec, changes) if changes else found.spec
+    model, surgery = operate(spec, found.tensors, dtype or common_dtype(found.tensors, found.where))
+    if found.tokenizers is not None:
+        give_tokenizers(model, found.tokenizers)
+    return model.to(torch.device(device)).eval(), surgery, found.notes
 
 
 def give_tokenizers(model: Model, tokenizers: Tokenizers) -> None:
     """A model's text side; one tokenizer serves both sides where there is no other for sources."""
     model.tokenizer, model.source_tokenizer = tokenizers.target, tokenizers.of_source
-
-
-def fill(model: Model, tensors: Mapping[str, torch.Tensor], source: str) -> None:
-    """Every tensor has a place and every place a tensor, of its shape."""
-    places = model.state_dict()
-    missing, unknown = sorted(places.keys() - tensors.keys()), sorted(tensors.keys() - places.keys())
-    other = [name for name in places.keys() & tensors.keys() if places[name].shape != tensors[name].shape]
-    if missing or unknown or other:
-        shapes = [f"{name} is {tuple(tensors[name].shape)}, not {tuple(places[name].shape)}" for name in sorted(other)]
-        parts = [
-            f"no tensor for {', '.join(missing[:4])}" if missing else "",
-            f"no place for {', '.join(unknown[:4])}" if unknown else "",
-            "; ".join(shapes[:4]),
-        ]
-        raise InputError(f"the weights in {source} do not fit its declaration: {'; '.join(p for p in parts if p)}")
-    model.load_state_dict(dict(tensors))

@@ -42,5 +42,5 @@ class RMSNormPart(Part):
             self.register_parameter("weight", None)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = None if self.weight is None else self.weight.to(x.dtype)  # they differ under autocast
-        return F.rms_norm(x, x.shape[-1:], weight, self.eps)
+        y = F.rms_norm(x, x.shape[-1:], None, self.eps)  # in half precision rounded before the gain, as Llama does
+        return y if self.weight is None else y * self.weight.to(y.dtype)  # they differ under autocast

@@ -49,6 +49,14 @@ class Pattern(Spec):
         """The labels of tokens that `sees` reads."""
         return frozenset()
 
+    def check_labels(self, declared: frozenset[str], path: str) -> None:
+        """Refuse to stand at `path` in a model that does not declare the labels that are read."""
+        if missing := self.labels() - declared:
+            raise ValueError(
+                f"{path}: {str(self)!r} reads the labels {sorted(missing)}; the model declares {sorted(declared)}: add "
+                "them to the model's labels"
+            )
+
     def ahead(self, whole: frozenset[str] = frozenset()) -> Ahead:
         """The latest token that may be seen, whatever the tokens are.
 

@@ -2,6 +2,7 @@
 
 TABLE = {
     "alibi": "alibi:ALiBi",
+    "alibi_rounded": "alibi_rounded:RoundedALiBi",
     "learned": "learned:Learned",
     "none": "none:NoPosition",
     "rotary": "rotary:Rotary",

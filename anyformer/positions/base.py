@@ -24,9 +24,13 @@ class OnEmbeddings(Part, ABC):
 
 
 class OnPairs(Part, ABC):
-    """Turns queries and keys; a key's turn depends on where it is, never on who looks at it."""
+    """Turns queries and keys; a key's turn depends on where it is, never on who looks at it.
+
+    uncut: why a text cannot be cut into calls here; empty: it can.
+    """
 
     acts = "on queries and keys"
+    uncut = ""
 
     @abstractmethod
     def forward(self, x: Tensor, where: Where) -> Tensor:
@@ -72,3 +76,12 @@ def on_a_line(at: Site) -> None:
     """Refuse tokens with several coordinates, for a scheme that reads one and would ignore the others."""
     if at.rank != 1:
         raise ValueError(f"{at.path}: this position scheme reads one coordinate; the model's tokens have {at.rank}")
+
+
+def refuse_cuts(position: Scheme) -> None:
+    """Refuse a state, for a scheme whose turns depend on the whole text."""
+    if isinstance(position, OnPairs) and position.uncut:
+        raise ValueError(
+            f"{position.path}: {position.uncut}; call the model without a state, or take the scaling of that name that "
+            "is given a length"
+        )

@@ -16,12 +16,13 @@ class Learned(PositionSpec):
     """A learned vector per position (BERT, GPT-2).
 
     length: positions in the table. first: the row of position 0 (OPT and RoBERTa start at 2). std: of the initial
-    weights.
+    weights. trainable: whether training changes them; Whisper's encoder has a fixed table in its files.
     """
 
     length: Size
     first: Whole = 0
     std: Positive = 0.02
+    trainable: bool = True
 
     def build(self, at: Site) -> LearnedPosition:
         return LearnedPosition(self, at)
@@ -37,6 +38,7 @@ class LearnedPosition(OnEmbeddings):
         on_a_line(at)
         self.first, self.longest = spec.first, spec.length
         self.param("weight", ("L", "C"), {"L": spec.first + spec.length, "C": at.width}, normal(spec.std))
+        self.weight.requires_grad_(spec.trainable)
 
     def forward(self, x: Tensor, where: Where) -> Tensor:
         return x + F.embedding((where.coords[..., 0] + self.first).clamp(min=0), self.weight)

@@ -6,7 +6,6 @@ line sets, in order. One reading at the end judges it all; everything but the mo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -145,7 +144,7 @@ def _model(given: Any) -> dict[str, Any]:
 
 
 def _declared(folder: str) -> Any:
-    """The declaration that a run folder holds."""
-    from anyformer.runs.folder import SPEC, RunFolder
+    """The declaration of a trained model."""
+    from anyformer.models.checkpoint import open_checkpoint
 
-    return json.loads(RunFolder.open(folder).read(SPEC))
+    return open_checkpoint(folder).spec.to_dict()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from anyformer.core.roles import AnyModel, Data, Objective, Optimizer, Schedule
+from anyformer.core.roles import Adapter, AnyModel, Data, Objective, Optimizer, Schedule
 from anyformer.core.schema import schema
-from anyformer.core.spec import Count, Decay, Positive, Size, Spec, Whole, from_dict, spec
+from anyformer.core.spec import Count, Decay, ModelSpec, Positive, Size, Spec, Whole, from_dict, spec
 from anyformer.core.versions import Step
 
 
@@ -39,6 +40,8 @@ class Training(Spec):
     batch: rows a step and device, `accumulate` times over before the weights move. length: tokens a row.
     clip: the largest norm of the gradient. checkpointing: activations are computed again instead of kept.
     ema: how much of the running mean of the weights each step keeps; the mean is what is evaluated and written.
+    train: paths of the weights that alone are trained, or, where the recipe adapts, beside what that adds. freeze: of
+    those that are not.
     """
 
     batch: Size = 32
@@ -49,6 +52,8 @@ class Training(Spec):
     compile: Literal["auto", "never", "always"] = "auto"
     checkpointing: bool = False
     ema: Decay | None = None
+    train: tuple[str, ...] = ()
+    freeze: tuple[str, ...] = ()
     threads: Annotated[int, Field(ge=1, le=4096)] | None = None
     device: Annotated[str, Field(pattern=r"^[a-z]+(:\d+)?$")] = "auto"
 
@@ -106,10 +111,26 @@ class Settings(Spec):
 
 @spec
 class Recipe(Settings):
-    """One training run. weights: the folder whose weights it starts from, where `model.load` names one."""
+    """One training run.
+
+    weights: the folder whose weights it starts from, where `model.load` names one. adapt: what is put into the model to
+    be trained in the place of its own weights, which stay.
+    """
 
     model: AnyModel
     weights: str | None = None
+    adapt: Adapter | None = None
+
+    @property
+    def adapted(self) -> ModelSpec:
+        """The declaration of what is trained: the model with what `adapt` puts in."""
+        return self.model if self.adapt is None else replace(self.model, adapters=(*self.model.adapters, self.adapt))
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> Recipe:
+        if self.adapt is not None and self.training.freeze:
+            raise ValueError("adapt freezes all but what it adds; training.train says what is trained beside it")
+        return self
 
 
 def recipe_schema() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 TABLE = {
     "deepnorm": "deepnorm:DeepNorm",
+    "layer_scale": "layer_scale:LayerScale",
     "post": "post:Post",
     "pre": "pre:Pre",
     "rezero": "rezero:ReZero",

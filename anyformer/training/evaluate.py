@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from anyformer.core.errors import InputError, NumericalStop
+from anyformer.core.errors import ConfigError, InputError, NumericalStop
 from anyformer.data.corpus import Corpus, text_data
 from anyformer.runs.folder import RunFolder
 from anyformer.training.finished import Finished
@@ -33,9 +33,11 @@ def evaluate(
     """
     done = Finished.open(run, changes, best, device)
     recipe, objective = done.recipe, done.objective
+    if data is None and done.folder is None:
+        raise ConfigError(f"{run} is a published checkpoint, with no held-out text of its own: name some, --data FILE")
     source = recipe.data if data is None else text_data(recipe.data).elsewhere(data)
     corpus = objective.corpus(source, recipe.seed, recipe.model, done.tokenizers)
-    if data is None:
+    if data is None and done.folder is not None:
         refuse_other_text(done.folder, corpus)
     result = measure(objective, done.model, corpus, recipe.training, batches, write=True)
     if not isfinite(result.metrics["loss"]):

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from anyformer.architectures.encoder_decoder import SOURCE, EncoderDecoderModel
 from anyformer.blocks.stack import BlockStack
-from anyformer.core.build import site_of
+from anyformer.core.build import made
 from anyformer.core.context import Context, Source, Where
 from anyformer.core.model import Model
 from anyformer.core.tree import tensors, tree_map
@@ -66,7 +66,7 @@ class Sketch:
     def __init__(self, spec: ModelSpec) -> None:
         self.fake = FakeTensorMode()
         with self.fake:
-            self.model: Model = spec.make(site_of(spec))
+            self.model: Model = made(spec)
         for part in self.model.modules():
             if isinstance(part, ExpertLayer):
                 part.mix = partial(evenly, part)

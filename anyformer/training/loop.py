@@ -84,7 +84,7 @@ class Trainer:
     @cached_property
     def flops_a_token(self) -> float:
         """FLOPs of training, by the matrix products of a row of the usual length."""
-        training, sketch = self.recipe.training, Sketch(self.recipe.model)
+        training, sketch = self.recipe.training, Sketch(self.recipe.adapted)
         row = max(1, round(self.feed.tokens / training.batch))
         forward = sketch.forward(training.batch, row, training.precision)
         return sketch.flops_a_token(forward, training.checkpointing)

@@ -18,13 +18,13 @@ from anyformer.core.errors import ConfigError, InputError
 from anyformer.core.spec import ModelSpec, TokenizerSpec
 from anyformer.data.base import TextTokenizerSpec
 from anyformer.data.corpus import Corpus, text_data
-from anyformer.models.load import tokenizers_of
+from anyformer.models.checkpoint import open_checkpoint
 from anyformer.recipes.schema import Recipe
-from anyformer.runs.folder import RunFolder
 from anyformer.training.budget import Spent, in_tokens, total_steps
 from anyformer.training.flops import Sketch, peak
+from anyformer.training.frozen import freeze
 from anyformer.training.loop import Trainer, objective_of
-from anyformer.training.optimizers.base import axes_of, is_table
+from anyformer.training.optimizers.base import axes_of, is_table, trained
 from anyformer.training.train import prepared, untrained
 
 FLOAT32 = 4  # bytes of what is trained, whatever the precision of the products
@@ -37,7 +37,8 @@ PARAMETERS = 10**8  # of a model that is built for a trial, at most
 class Plan:
     """What training costs; sizes in bytes, None where they cannot be told.
 
-    outside_tables: parameters that are not looked up. row: tokens of a row, on both sides where there are two.
+    trained: parameters that are not frozen. outside_tables: those that are not looked up. row: tokens of a row, on both
+    sides where there are two.
     flops_a_token: of training. counted: whether all products were; else 2 FLOPs a parameter stand for them.
     activations: of a batch. cache: of one text as long as a row; cache_a_token: what one more token adds. steps,
     tokens, flops: of the whole budget. peak: FLOPs a second of a plain product. measured: steps of the trial; 0: the
@@ -46,6 +47,7 @@ class Plan:
 
     device: str
     parameters: int
+    trained: int
     outside_tables: int
     row: int
     flops_a_token: float
@@ -95,15 +97,17 @@ def plan(recipe: Recipe, device: torch.device, threads: int | None = None) -> Pl
     budget = in_tokens(recipe.budget, flops)
     steps = max(1, ceil(total_steps(budget, Spent(1, tokens_a_step, step), tokens_a_step)))
     cache, longer, weights = sketch.cache(row), sketch.cache(2 * row), FLOAT32 * sketch.parameters
+    learnt = sum(p.numel() for p in trained(sketch.model))
     return Plan(
         device=str(device),
         parameters=sketch.parameters,
+        trained=learnt,
         outside_tables=sum(p.numel() for p, axes in axes_of(sketch.model) if not is_table(axes)),
         row=row,
         flops_a_token=flops,
         counted=forward is not None,
         weights=weights,
-        gradients=weights,
+        gradients=FLOAT32 * learnt,
         optimizer=FLOAT32 * recipe.optimizer.state_size(sketch.model),
         ema=0 if training.ema is None else weights,
         activations=None if forward is None else sketch.activations(forward, training),
@@ -124,7 +128,7 @@ def plan(recipe: Recipe, device: torch.device, threads: int | None = None) -> Pl
 
 def _settled(recipe: Recipe) -> tuple[Recipe, Corpus[Any] | None, list[str]]:
     """The recipe with its vocabulary, the data where it can be read, and what else should be said."""
-    known = None if recipe.weights is None else tokenizers_of(RunFolder.open(recipe.weights))
+    known = None if recipe.weights is None else open_checkpoint(recipe.weights).tokenizers
     try:
         return *prepared(recipe, known), []
     except InputError as error:
@@ -134,9 +138,11 @@ def _settled(recipe: Recipe) -> tuple[Recipe, Corpus[Any] | None, list[str]]:
 
 def _sketch(recipe: Recipe, notes: list[str]) -> Sketch:
     try:
-        return Sketch(recipe.model)
+        sketch = Sketch(recipe.adapted)
     except ValueError as error:
         raise ConfigError("; ".join([str(error), *notes])) from None  # what only data knows may be missing
+    freeze(sketch.model, recipe)
+    return sketch
 
 
 def _declared(recipe: Recipe, error: InputError) -> ModelSpec:

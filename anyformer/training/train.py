@@ -18,13 +18,17 @@ from anyformer import __version__
 from anyformer.core.errors import ConfigError
 from anyformer.core.model import Model
 from anyformer.data.corpus import Corpus, Tokenizers
+from anyformer.models.checkpoint import Checkpoint, open_checkpoint, tokenizers_of
+from anyformer.models.export import roles_of
 from anyformer.models.given import fill_given
-from anyformer.models.load import fill, give_tokenizers, tokenizers_of
+from anyformer.models.load import give_tokenizers
+from anyformer.models.surgery import Surgery
 from anyformer.recipes.read import read, write
 from anyformer.recipes.schema import Recipe
 from anyformer.runs.folder import RunFolder
 from anyformer.training.board import board
 from anyformer.training.evaluate import refuse_other_text
+from anyformer.training.frozen import added, freeze
 from anyformer.training.loop import Report, Trainer, objective_of
 from anyformer.training.stop import StopRequest
 
@@ -80,14 +84,14 @@ def train(
     if going_on:
         with RunFolder.resume(path) as run:
             return _go_on(settled, run, device, report, note)
-    source = None if settled.weights is None else RunFolder.open(settled.weights)
-    settled, corpus = prepared(settled, None if source is None else tokenizers_of(source))
+    source = source_of(settled)
+    settled, corpus = prepared(settled, None if source is None else source.tokenizers)
     model = untrained(settled, corpus, device)
-    first_weights(model, settled, corpus, note)
+    first_weights(model, settled, corpus, source, note)
     trainer = Trainer(settled, model, corpus, report)
     with RunFolder.create(
         path,
-        spec=settled.model.to_dict(),
+        spec=settled.adapted.to_dict(),
         recipe=write(settled),
         tokenizer=corpus.tokenizer.definition,
         source_tokenizer=None if corpus.tokenizers.source is None else corpus.tokenizers.source.definition,
@@ -108,7 +112,7 @@ def _go_on(
     _tell(run, note)
     if snapshot is None:
         note(f"{run.path} has no snapshot yet: starting from the beginning")
-        first_weights(model, recipe, corpus, note)
+        first_weights(model, recipe, corpus, source_of(recipe), note)
     trainer = Trainer(recipe, model, corpus, report)
     if snapshot is None:
         run.rewind_metrics(0)
@@ -158,17 +162,34 @@ def prepared(recipe: Recipe, tokenizers: Tokenizers | None = None) -> tuple[Reci
 
 def untrained(recipe: Recipe, corpus: Corpus[Any], device: str | None) -> Model:
     """The declared model with its first weights and its tokenizer, on its device."""
-    model = recipe.model.build(seed=recipe.seed, device=device or _device(recipe.training.device))
+    model = recipe.adapted.build(seed=recipe.seed, device=device or _device(recipe.training.device))
     give_tokenizers(model, corpus.tokenizers)
+    freeze(model, recipe)
     return model
 
 
-def first_weights(model: Model, recipe: Recipe, corpus: Corpus[Any], note: Callable[[str], None]) -> None:
-    """What a new run begins with, where the declaration does not say it all: another run's weights, given vectors."""
-    if recipe.weights is not None:
-        fill(model, RunFolder.open(recipe.weights).weights(), recipe.weights)
+def source_of(recipe: Recipe) -> Checkpoint | None:
+    """The trained model that a new run begins with."""
+    return None if recipe.weights is None else open_checkpoint(recipe.weights)
+
+
+def first_weights(
+    model: Model, recipe: Recipe, corpus: Corpus[Any], source: Checkpoint | None, note: Callable[[str], None]
+) -> None:
+    """What a new run begins with, where the declaration does not say it all: another's weights, given vectors.
+
+    Weights of the source that have no place here, and those here that it lacks, are told; what `adapt` adds is not.
+    """
+    if source is not None:
+        surgery = Surgery.of(source.tensors, model.state_dict())
+        model.load_state_dict({name: source.tensors[name] for name in surgery.kept}, strict=False)
+        new = tuple(sorted({*surgery.new} - added(model, recipe)))
+        for text in (*source.notes, *replace(surgery, new=new).lines()):
+            note(text)
     elif missing := fill_given(model, corpus.tokenizers.target, corpus.tokenizers.source):
         note(missing)
+    if recipe.adapt is not None:
+        recipe.adapt.begin(model, recipe.seed)
 
 
 def _refuse_another(before: Recipe, after: Recipe, path: Path, known: bool = True) -> None:
@@ -213,6 +234,7 @@ def _info(model: Model, recipe: Recipe, corpus: Corpus[Any]) -> dict[str, Any]:
         **_arithmetic(model),
         "parameters": sum(p.numel() for p in model.parameters()),
         "data": corpus.fingerprint,
+        "roles": roles_of(corpus.tokenizer),
         "seed": recipe.seed,
         "command": sys.argv,
     }

@@ -28,6 +28,7 @@ def rmt(inner: dict[str, Any], segment: int = 6, slots: int = 2) -> dict[str, An
 
 LINEAR = block({"kind": "linear", "heads": 4, "kv_heads": 2})
 WINDOW = block(softmax(pattern=STREAMING, position="rotary"))
+SPACE = block({"kind": "mamba2", "heads": 4, "head_size": 5, "state": 3, "groups": 2, "chunk": 8}, ff=None)
 EXPERTS = {"kind": "experts", "count": 4, "expert": {"kind": "mlp", "hidden": 7}, "z": 0.1}
 BIASED = {"kind": "t5", "buckets": 8, "furthest": 20}
 
@@ -39,6 +40,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "documents": stack(block(softmax(pattern=f"documents & {STREAMING}", position="rotary"))),
     "rmt-streaming": rmt(stack(WINDOW)),
     "rmt-linear": rmt(stack(LINEAR)),
+    "rmt-hybrid": rmt(stack(SPACE, WINDOW)),
     "rmt-rmt": rmt(rmt(stack(block(softmax(position="rotary"))), segment=7, slots=1), segment=12),
     "rmt-2022": rmt(stack(block(softmax(pattern="causal | same(memory)", position="rotary")))),
     "rmt-one": rmt(stack(block(softmax(position="rotary"))), segment=4, slots=1),

@@ -25,11 +25,40 @@ class Token:
     kind: int
 
 
+def linked(a: int, b: int) -> bool:
+    """Whether the later of two blocks is one that drew the earlier: two draws, seed 5."""
+    later, earlier = max(a, b), min(a, b)
+    return earlier < later and earlier in {
+        mixed(later * 0x2545F491 + 5 * 0x3C6EF372 + n * 0x1B873593) % later for n in (0, 1)
+    }
+
+
+def mixed(x: int) -> int:
+    """The bits of a number, stirred, in 31 bits."""
+    for factor in (0x7FEB352D, 0x31848BAB):
+        x %= 2**31
+        x = (x ^ x // 2**15) * factor
+    x %= 2**31
+    return x ^ x // 2**16
+
+
 DEFINITIONS: dict[str, tuple[str, Callable[[Token, Token], bool]]] = {
     "causal": ("causal", lambda q, k: k.time <= q.time),
     "documents": ("documents", lambda q, k: k.document == q.document),
     "full": ("full", lambda q, k: True),
+    "global_tokens": (
+        "global_tokens(kind, first=2)",
+        lambda q, k: any(token.kind > 0 or token.time - token.start < 2 for token in (q, k)),
+    ),
+    "near_blocks": (
+        "near_blocks(3)",
+        lambda q, k: q.start == k.start and -1 <= (q.time - q.start) // 3 - (k.time - k.start) // 3 <= 1,
+    ),
     "prefix": ("prefix", lambda q, k: k.prefix > 0),
+    "random_blocks": (
+        "random_blocks(2, count=2, seed=5)",
+        lambda q, k: q.start == k.start and linked((q.time - q.start) // 2, (k.time - k.start) // 2),
+    ),
     "same": ("same(kind)", lambda q, k: k.kind == q.kind and k.kind > 0),
     "sinks": ("sinks(3)", lambda q, k: k.time - k.start < 3),
     "window": ("window(4)", lambda q, k: -4 < k.time - q.time < 4),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from anyformer.core.spec import NotNegative, OptimizerSpec, Positive, spec
-from anyformer.training.optimizers.base import groups
+from anyformer.training.optimizers.base import groups, trained
 
 if TYPE_CHECKING:
     import torch
@@ -35,11 +35,10 @@ class Adafactor(OptimizerSpec):
     def make(self, model: Model) -> torch.optim.Adafactor:
         from torch.optim import Adafactor
 
-        some = groups(model.parameters(), self.lr, self.weight_decay)
+        some = groups(trained(model), self.lr, self.weight_decay)
         return Adafactor(some, lr=self.lr, beta2_decay=-self.decay, d=self.clip)
 
     def state_size(self, model: Model) -> int:
         return sum(
-            p.numel() if p.dim() < 2 else p.numel() // p.shape[-1] + p.numel() // p.shape[-2]
-            for p in model.parameters()
+            p.numel() if p.dim() < 2 else p.numel() // p.shape[-1] + p.numel() // p.shape[-2] for p in trained(model)
         )

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from anyformer.core.spec import Decay, NotNegative, OptimizerSpec, Positive, spec
-from anyformer.training.optimizers.base import groups
+from anyformer.training.optimizers.base import groups, trained
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ class AdamW(OptimizerSpec):
     eps: Positive = 1e-8
 
     def make(self, model: Model) -> torch.optim.AdamW:
-        return self.of(model.parameters())
+        return self.of(trained(model))
 
     def of(self, parameters: Iterable[nn.Parameter]) -> torch.optim.AdamW:
         """The optimiser of some parameters."""
@@ -38,4 +38,4 @@ class AdamW(OptimizerSpec):
         return AdamW(some, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
 
     def state_size(self, model: Model) -> int:
-        return 2 * sum(p.numel() for p in model.parameters())
+        return 2 * sum(p.numel() for p in trained(model))

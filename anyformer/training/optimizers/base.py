@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 TABLES = {"V", "L", "N", "M"}  # axes of what is looked up: words, positions, buckets of distances, memory slots
 
 
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    """What training changes: what is frozen has no gradient, and no state here."""
+    return [p for p in model.parameters() if p.requires_grad]
+
+
 def groups(parameters: Iterable[nn.Parameter], rate: float, weight_decay: float) -> list[dict[str, Any]]:
     """Matrices are decayed; gains, biases and other vectors are not (GPT-2, BERT)."""
     all_of_them = list(parameters)
@@ -38,9 +43,10 @@ def is_table(axes: tuple[str, ...]) -> bool:
 
 
 def hidden_matrices(model: Model) -> list[nn.Parameter]:
-    """The weights that take vectors to vectors inside the model: neither tables nor the head's."""
+    """The trained weights that take vectors to vectors inside the model: neither tables nor the head's."""
     outer = set() if model.head is None else set(model.head.parameters())
-    return [p for p, axes in axes_of(model) if len(axes) == 2 and not is_table(axes) and p not in outer]
+    some = [p for p, axes in axes_of(model) if len(axes) == 2 and not is_table(axes)]
+    return [p for p in some if p.requires_grad and p not in outer]
 
 
 def scale_rates(optimizer: torch.optim.Optimizer, scale: float) -> None:

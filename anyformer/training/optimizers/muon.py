@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from anyformer.core.errors import ConfigError
 from anyformer.core.spec import Decay, NotNegative, OptimizerSpec, Positive, spec
 from anyformer.training.optimizers.adamw import AdamW
-from anyformer.training.optimizers.base import groups, hidden_matrices
+from anyformer.training.optimizers.base import groups, hidden_matrices, trained
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ class Muon(OptimizerSpec):
 
 
 def divided(model: Model) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The hidden matrices, and all other parameters."""
+    """The hidden matrices, and all others that are trained."""
     hidden = hidden_matrices(model)
     known = set(hidden)
-    return hidden, [p for p in model.parameters() if p not in known]
+    return hidden, [p for p in trained(model) if p not in known]

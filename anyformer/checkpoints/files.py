@@ -1,0 +1,143 @@
+"""Safetensors files of other people: one, or many with an index; mapped into memory, every claim checked first.
+
+Nothing is read until a tensor is asked for, and a tensor's bytes are the file's own pages, copied where they are
+written to: a model that is only read costs no more memory than its file.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anyformer.core.errors import InputError
+from anyformer.core.explain import came
+from anyformer.runs.header import DTYPES, Entry, check_header, opened
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+LARGEST_JSON = 2**26  # bytes of a config or an index
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file, mapped. start: where its tensors begin."""
+
+    path: Path
+    start: int
+    entries: Mapping[str, Entry]
+
+    @staticmethod
+    def open(path: Path) -> Shard:
+        with opened(path) as file:
+            header = check_header(file, path)
+        return Shard(path, len(header.raw), header.entries)
+
+    @cached_property
+    def pages(self) -> mmap.mmap:
+        with self.path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor, on the file's own pages."""
+        import torch
+
+        entry = self.entries[name]
+        dtype = getattr(torch, DTYPES[entry.dtype][0])
+        if entry.start == entry.end:
+            return torch.empty(entry.shape, dtype=dtype)
+        count = (entry.end - entry.start) // dtype.itemsize
+        at = self.start + entry.start
+        flat = torch.frombuffer(self.pages, dtype=dtype, count=count, offset=at)
+        if at % dtype.itemsize:  # another program's layout: most kernels want whole steps
+            flat = flat.clone()
+        return flat.view(entry.shape)
+
+
+class Weights(Mapping[str, "Tensor"]):
+    """The tensors of a folder by their names, each mapped when it is asked for."""
+
+    def __init__(self, where: Mapping[str, Shard]) -> None:
+        self.where = where
+
+    @staticmethod
+    def open(folder: Path) -> Weights:
+        """Of a folder's `model.safetensors`, or of the files that its index lists."""
+        if (folder / INDEX).is_file():
+            return Weights(_sharded(folder))
+        if not (folder / SINGLE).is_file() and sorted(folder.glob("pytorch_model*.bin*")):
+            raise InputError(
+                f"{folder}: its weights are pickles, which are not opened; `anyformer convert {folder} OUT` makes "
+                "safetensors of them, in a process of its own"
+            )
+        shard = Shard.open(folder / SINGLE)
+        return Weights(dict.fromkeys(shard.entries, shard))
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.where[name].tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.where)
+
+    def __len__(self) -> int:
+        return len(self.where)
+
+    def dtypes(self) -> set[str]:
+        """The codes of the numbers that are no integers."""
+        codes = {shard.entries[name].dtype for name, shard in self.where.items()}
+        return {code for code in codes if "F" in code}
+
+
+def _sharded(folder: Path) -> dict[str, Shard]:
+    index = read_json(folder / INDEX)
+    table = index.get("weight_map")
+    if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
+        raise InputError(f"{folder / INDEX}: should have a weight_map of tensor names to file names")
+    shards: dict[str, Shard] = {}
+    for name in sorted(set(table.values())):
+        # a name, and no way out of the folder: not `../x`, not `/x`, not a link to elsewhere
+        if Path(name).name != name or "\\" in name or (folder / name).resolve().parent != folder.resolve():
+            raise InputError(f"{folder / INDEX}: {name[:80]!r} is no file of this folder")
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / INDEX}: {name} is listed and missing; fetch it")
+        shards[name] = Shard.open(folder / name)
+    for name, shard in shards.items():
+        listed = {tensor for tensor, file in table.items() if file == name}
+        if odd := sorted(listed ^ shard.entries.keys()):
+            where = "in the index and not in the file" if odd[0] in listed else "in the file and not in the index"
+            raise InputError(f"{folder / name}: {odd[0]!r} stands {where}: the shards do not belong together")
+    return {tensor: shards[file] for tensor, file in table.items()}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A table from a JSON file, of bounded size; a key that stands twice is refused."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) < len(pairs):
+            names = [name for name, _ in pairs]
+            raise InputError(f"{path}: {next(name for name in names if names.count(name) > 1)[:80]!r} stands twice")
+        return table
+
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST_JSON + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(data) > LARGEST_JSON:
+        raise InputError(f"{path}: longer than {LARGEST_JSON} bytes: this is no such file")
+    try:
+        tree = json.loads(data.decode("utf-8"), object_pairs_hook=once)
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not JSON: {str(error)[:100]}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: should be a table; came {came(tree)}")
+    return tree

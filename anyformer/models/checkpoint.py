@@ -1,0 +1,103 @@
+"""A trained model as it lies on the disk, whoever wrote it: its declaration, its weights under our names, its texts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from anyformer.core.build import blank_model
+from anyformer.core.errors import InputError
+from anyformer.core.roles import AnyModel
+from anyformer.core.spec import ModelSpec, from_dict
+from anyformer.core.tables import nearest
+from anyformer.data.corpus import Tokenizers
+from anyformer.data.tokenizer import Roles, TextTokenizer
+from anyformer.models.published import CONFIG, open_published, own_form
+from anyformer.models.texts import text_side
+from anyformer.runs.folder import SOURCE_TOKENIZER, RunFolder
+from anyformer.runs.manifest import NAME as MANIFEST
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """where: for messages. notes: what a user should be told."""
+
+    spec: ModelSpec
+    tensors: Mapping[str, Tensor]
+    tokenizers: Tokenizers | None
+    where: str
+    notes: list[str] = field(default_factory=list)
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether there is one of our own runs."""
+    return (Path(path) / MANIFEST).exists()
+
+
+def open_checkpoint(path: str | Path, *, best: bool = False, allow: Collection[str] = ()) -> Checkpoint:
+    """What is at a path: a run folder, or a folder as others publish theirs. Its weights fit its declaration.
+
+    best: the weights of a run that did best on held-out text. allow: keys and tensors of a published folder to go on
+    without.
+    """
+    path = Path(path)
+    if is_run(path):
+        return _of_run(path, best)
+    if (path / CONFIG).is_file():
+        if best:
+            raise InputError(f"{path} is a published checkpoint, with one set of weights: leave out --best")
+        return _of_published(path, allow)
+    if path.exists():
+        raise InputError(f"{path} is neither a run folder nor a published checkpoint: no {MANIFEST}, no {CONFIG}")
+    near = nearest(path.name, [folder.name for folder in path.parent.glob("*") if folder.is_dir()])
+    raise InputError(f"{path} does not exist{near}")
+
+
+def _of_run(path: Path, best: bool) -> Checkpoint:
+    with RunFolder.open(path) as run:
+        spec: ModelSpec = from_dict(AnyModel, run.spec)
+        tensors = run.weights(best)
+        fits(spec, tensors, str(path))
+        return Checkpoint(spec, tensors, tokenizers_of(run), str(path), run.notes)  # notes: weights that are no numbers
+
+
+def _of_published(path: Path, allow: Collection[str]) -> Checkpoint:
+    source = open_published(path)
+    spec, tensors = own_form(source, allow)
+    tokenizer = text_side(path, source.config, spec.vocabulary)
+    notes = [
+        f"{path}: {name} has {count} values that are not finite"
+        for name, tensor in tensors.items()
+        if (count := int((~tensor.isfinite()).sum()))
+    ]
+    return Checkpoint(spec, tensors, None if tokenizer is None else Tokenizers(tokenizer), str(path), notes)
+
+
+def tokenizers_of(run: RunFolder) -> Tokenizers | None:
+    """The tokenizers that a run was trained with; None where it reads no text."""
+    if run.tokenizer is None:
+        return None
+    source, roles = run.source_tokenizer, from_dict(Roles, run.info.get("roles", {}))
+    return Tokenizers(
+        TextTokenizer.read(run.tokenizer, str(run.path / "tokenizer.json"), roles),
+        None if source is None else TextTokenizer.read(source, str(run.path / SOURCE_TOKENIZER)),
+    )
+
+
+def fits(spec: ModelSpec, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Every tensor has a place and every place a tensor, of its shape."""
+    places = blank_model(spec, torch.float32).state_dict()
+    missing, unknown = sorted(places.keys() - tensors.keys()), sorted(tensors.keys() - places.keys())
+    other = [name for name in places.keys() & tensors.keys() if places[name].shape != tensors[name].shape]
+    if missing or unknown or other:
+        shapes = [f"{name} is {tuple(tensors[name].shape)}, not {tuple(places[name].shape)}" for name in sorted(other)]
+        parts = [
+            f"no tensor for {', '.join(missing[:4])}" if missing else "",
+            f"no place for {', '.join(unknown[:4])}" if unknown else "",
+            "; ".join(shapes[:4]),
+        ]
+        raise InputError(f"the weights in {source} do not fit its declaration: {'; '.join(p for p in parts if p)}")

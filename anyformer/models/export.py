@@ -1,0 +1,126 @@
+"""A trained model out, as a folder that other programs read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from anyformer.checkpoints.config import Inexpressible
+from anyformer.checkpoints.files import INDEX, SINGLE
+from anyformer.core.errors import ConfigError
+from anyformer.core.model import Model
+from anyformer.core.tables import table
+from anyformer.data.tokenizer import TextTokenizer
+from anyformer.models.published import CONFIG, PACKAGE, published
+from anyformer.models.texts import GENERATION
+from anyformer.runs.files import DISK, atomic_write, make_folder, remove_tree
+from anyformer.runs.weights import tensor_chunks
+
+SHARD = 5 * 10**9  # bytes of one file
+METADATA = {"format": "pt"}  # what Hugging Face's readers ask for
+
+
+def export_hf(model: Model, folder: Path, model_type: str | None = None) -> str:
+    """Writes a folder that transformers reads, and says as which model type. Inexpressible names what has no key there.
+
+    model_type: None: the first that can say all that the model is.
+    """
+    name, config, tensors = expressed(model, model_type)
+    texts = model.tokenizer if isinstance(model.tokenizer, TextTokenizer) else None
+    special = {} if texts is None else _special(texts)
+    dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    with new_folder(folder) as made:
+        _write_json(made / CONFIG, {**config, **special, "dtype": dtype, "torch_dtype": dtype})
+        for file, part in _shards(tensors).items():
+            atomic_write(DISK, made / file, tensor_chunks(part, METADATA))
+        if (shards := _shards(tensors)).keys() != {SINGLE}:
+            where = {tensor: file for file, part in shards.items() for tensor in part}
+            size = sum(tensor.nbytes for tensor in tensors.values())
+            _write_json(made / INDEX, {"metadata": {"total_size": size}, "weight_map": where})
+        if texts is not None:
+            texts.save(made / "tokenizer.json")
+            _write_json(made / "tokenizer_config.json", _tokenizer_config(texts, config))
+            if special:
+                _write_json(made / GENERATION, special)
+    return name
+
+
+def expressed(model: Model, model_type: str | None = None) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+    """A model type that says all of a model, its config, and its tensors."""
+    if model_type is not None:
+        return (model_type, *published(model, model_type))
+    reasons: list[Inexpressible] = []
+    for name in table(PACKAGE):
+        try:
+            return (name, *published(model, name))
+        except Inexpressible as error:
+            reasons.append(error)
+    nearest = min(reasons, key=lambda reason: reason.count)
+    raise Inexpressible(f"no published model type says this declaration; {nearest}", nearest.count)
+
+
+def _special(texts: TextTokenizer) -> dict[str, Any]:
+    """The ids of special tokens, as configs have them."""
+    ends = sorted(texts.ends, key=lambda id: id != texts.end)
+    found = {
+        "bos_token_id": texts.begin,
+        "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
+        "pad_token_id": texts.pad,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _tokenizer_config(texts: TextTokenizer, config: Mapping[str, Any]) -> dict[str, Any]:
+    tokens = {"bos_token": texts.begin, "eos_token": texts.end, "pad_token": texts.pad, "unk_token": texts.unknown}
+    known = {name: texts.decode([id], special=True) for name, id in tokens.items() if id is not None}
+    longest = config.get("max_position_embeddings")
+    return {"tokenizer_class": "PreTrainedTokenizerFast", **known, **({"model_max_length": longest} if longest else {})}
+
+
+def _shards(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The tensors by the file that they go into."""
+    parts: list[dict[str, Tensor]] = [{}]
+    room = SHARD
+    for name, tensor in tensors.items():
+        if tensor.nbytes > room and parts[-1]:
+            parts.append({})
+            room = SHARD
+        parts[-1][name] = tensor
+        room -= tensor.nbytes
+    if len(parts) == 1:
+        return {SINGLE: parts[0]}
+    return {f"model-{at:05}-of-{len(parts):05}.safetensors": part for at, part in enumerate(parts, 1)}
+
+
+def _write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    atomic_write(DISK, path, json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears when all of it is written, and not before; one that holds something is refused."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ConfigError(f"{path} exists and is not empty: choose another folder")
+    partial = path.with_name(f".{path.name}.partial")
+    if partial.exists():  # of a process that was killed
+        remove_tree(DISK, partial)
+    make_folder(DISK, partial)
+    try:
+        yield partial
+    except BaseException:
+        remove_tree(DISK, partial)
+        raise
+    if path.exists():
+        path.rmdir()
+    partial.rename(path)
+
+
+def roles_of(texts: TextTokenizer) -> dict[str, Any]:
+    """What a run has to write of a tokenizer beside its definition."""
+    return {key: value for key, value in dataclasses.asdict(texts.roles).items() if value is not None}

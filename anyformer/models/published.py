@@ -1,0 +1,184 @@
+"""A published folder in, a model out; and back: a folder that other programs read.
+
+Every key of the config is understood or refused, every tensor has a place and every parameter a tensor. Weights stay on
+the pages of their files until they are written to, so that loading costs neither time nor a second copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from anyformer.checkpoints.files import read_json
+from anyformer.checkpoints.names import Names, links, says_nothing
+from anyformer.core.build import blank_model
+from anyformer.core.errors import InputError
+from anyformer.core.explain import explain
+from anyformer.core.model import Model
+from anyformer.core.spec import ModelSpec
+from anyformer.core.tables import nearest, row, table
+from anyformer.models.base import ModelType
+from anyformer.models.surgery import operate
+
+CONFIG = "config.json"
+PACKAGE = "anyformer.models"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A config and the tensors that belong to it, under their published names. where: for messages."""
+
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    where: str
+
+
+def model_type(name: object, where: str) -> ModelType:
+    """The row of a `model_type`."""
+    rows = table(PACKAGE)
+    if not isinstance(name, str) or name not in rows:
+        near = nearest(name, rows) if isinstance(name, str) else ""
+        raise InputError(f"{where}: model_type {name!r} is not known; known: {', '.join(sorted(rows))}{near}")
+    return cast(ModelType, row(PACKAGE, name)())
+
+
+def declared(config: Mapping[str, Any], where: str, allow: Collection[str] = ()) -> ModelSpec:
+    """The spec of a published config, which can be built."""
+    try:
+        spec = model_type(config.get("model_type"), where).read(config, where, allow)
+        blank_model(spec, torch.float32)
+    except InputError:
+        raise
+    except ValidationError as error:
+        raise InputError(f"{where}: {explain(error)}") from error
+    except ValueError as error:  # sizes that do not fit together
+        raise InputError(f"{where}: {error}") from error
+    return spec
+
+
+def tensors_for(
+    source: Published, spec: ModelSpec, parameters: Mapping[str, Tensor], allow: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """What a file's tensors are as the parameters of a spec.
+
+    parameters: those of the model that the file's config declares, of which only the shapes are read. allow: tensors to
+    go on without.
+    """
+    kind = model_type(source.config.get("model_type"), source.where)
+    theirs = _with_prefix(source.tensors, kind)
+    names = kind.names(spec)
+    found, used = {}, set()
+    for link in links(names, parameters):
+        if link.theirs not in theirs:
+            continue
+        used.add(link.theirs)
+        shapes = [tuple(parameters[name].shape) for name in link.ours]
+        tensor = source.tensors[theirs[link.theirs]]
+        try:
+            parts = link.rule.split(tensor, shapes)
+        except (ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{source.where}: {theirs[link.theirs]} has the shape {tuple(tensor.shape)}, from which "
+                f"{' and '.join(map('{} {}'.format, link.ours, shapes))} cannot be made: "
+                f"{str(error).splitlines()[0]}"
+            ) from None
+        found.update(zip(link.ours, parts, strict=True))
+    for copy, owner in kind.ties.items():
+        if copy in theirs and copy not in used and owner in found:
+            if not torch.equal(source.tensors[theirs[copy]], found[owner]):
+                raise InputError(
+                    f"{source.where}: the config ties {copy} to {owner}, but the file has another tensor for it: set "
+                    "tie_word_embeddings to false in config.json"
+                )
+            used.add(copy)
+    _check(source, names, theirs, used, found, parameters, allow)
+    return found
+
+
+def _with_prefix(tensors: Mapping[str, Tensor], kind: ModelType) -> dict[str, str]:
+    """The names of the table -> those of the file, which lack the prefix where a bare model was saved."""
+    bare = bool(kind.prefix) and not any(name.startswith(kind.prefix) for name in tensors)
+    return {f"{kind.prefix if bare else ''}{kind.newer(name)}": name for name in tensors}
+
+
+def _check(
+    source: Published,
+    names: Names,
+    theirs: Mapping[str, str],
+    used: Collection[str],
+    found: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor],
+    allow: Collection[str],
+) -> None:
+    """Nothing is missing, nothing is left, and every shape fits."""
+    left = [file for name, file in theirs.items() if name not in used and not says_nothing(names, name)]
+    missing, left = sorted(parameters.keys() - found.keys()), sorted(name for name in left if name not in allow)
+    odd = [name for name in found if found[name].shape != parameters[name].shape]
+    if missing or left or odd:
+        parts = [
+            f"no tensor for {', '.join(missing[:4])}{' …' if len(missing) > 4 else ''}" if missing else "",
+            f"no place for {', '.join(left[:4])}{' …' if len(left) > 4 else ''} (--allow goes on without)"
+            if left
+            else "",
+            *(f"{name} is {tuple(found[name].shape)}, not {tuple(parameters[name].shape)}" for name in odd[:4]),
+        ]
+        raise InputError(f"{source.where}: the weights do not fit the config: {'; '.join(filter(None, parts))}")
+
+
+def own_form(source: Published, allow: Collection[str] = ()) -> tuple[ModelSpec, dict[str, Tensor]]:
+    """The spec of a published checkpoint, and its tensors under our names."""
+    kind = model_type(source.config.get("model_type"), source.where)
+    spec = declared(source.config, f"{source.where}: {CONFIG}", allow)
+    spec = kind.fitted(spec, _with_prefix(source.tensors, kind))
+    return spec, tensors_for(source, spec, blank_model(spec, torch.float32).state_dict(), allow)
+
+
+def load_published(source: Published, *, dtype: torch.dtype | None = None, allow: Collection[str] = ()) -> Model:
+    """The model of a published checkpoint, as it was published."""
+    spec, tensors = own_form(source, allow)
+    return operate(spec, tensors, dtype or common_dtype(tensors, source.where))[0].eval()
+
+
+def common_dtype(tensors: Mapping[str, Tensor], where: str) -> torch.dtype:
+    """The one dtype of all weights."""
+    kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
+    if len(kinds) > 1:
+        raise InputError(
+            f"{where}: the weights are {' and '.join(kinds)}; say in which to compute, such as --dtype float32"
+        )
+    dtype = getattr(torch, kinds[0])
+    if not dtype.is_floating_point:
+        raise InputError(f"{where}: the weights are {kinds[0]}; they should be floating-point numbers")
+    return dtype
+
+
+def published(model: Model, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The config and the tensors of a model as files of a `model_type` have them; Inexpressible says what has none."""
+    kind = model_type(name, "--type")
+    config, parameters = kind.write(name, model.spec), model.state_dict()
+    made, used = {}, set()
+    for link in links(kind.names(model.spec), parameters):
+        made[link.theirs] = link.rule.join([parameters[ours].detach() for ours in link.ours]).contiguous()
+        used.update(link.ours)
+    assert used == parameters.keys(), f"no names for {sorted(parameters.keys() - used)}"  # a table that is not whole
+    if config["architectures"][0].endswith("Model"):  # a bare one, whose tensors are not within another
+        made = {theirs.removeprefix(kind.prefix): tensor for theirs, tensor in made.items()}
+    return config, made
+
+
+def is_published(folder: Path) -> bool:
+    """Whether a folder is a published checkpoint."""
+    return (folder / CONFIG).is_file()
+
+
+def open_published(folder: Path) -> Published:
+    """A folder's config and its mapped tensors."""
+    from anyformer.checkpoints.files import Weights
+
+    return Published(read_json(folder / CONFIG), Weights.open(folder), str(folder))

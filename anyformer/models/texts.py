@@ -1,0 +1,60 @@
+"""The text side of a published checkpoint: its tokenizer, and what its special tokens are for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from anyformer.checkpoints.files import read_json
+from anyformer.core.errors import InputError
+from anyformer.core.explain import came
+from anyformer.data.guard import guarded
+from anyformer.data.tokenizer import Roles, TextTokenizer
+
+GENERATION = "generation_config.json"
+
+
+def text_side(folder: Path, config: Mapping[str, Any], vocabulary: int | None) -> TextTokenizer | None:
+    """The tokenizer of a folder; None where there is none. vocabulary: rows of the model's table."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return None
+    definition = TextTokenizer.load(path).definition
+    more = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
+    tokenizer = TextTokenizer.read(definition, str(path), roles({**config, **more}, definition, str(folder)))
+    if vocabulary is not None and tokenizer.vocabulary > vocabulary:
+        raise InputError(
+            f"{path}: has {tokenizer.vocabulary} tokens, the model's table {vocabulary} rows: they are not a pair"
+        )
+    return tokenizer
+
+
+def roles(config: Mapping[str, Any], definition: str, where: str) -> Roles:
+    """What a config, and the tokenizer's own frame around a text, say of special tokens."""
+
+    def ids(key: str) -> tuple[int, ...]:
+        value = config.get(key)
+        some = tuple(value) if isinstance(value, list) else () if value is None else (value,)
+        if not all(type(id) is int and id >= -1 for id in some):
+            raise InputError(f"{where}: {key} should be a token's number, or a list of them; came {came(value)}")
+        return tuple(id for id in some if id >= 0)
+
+    before, after = frame(definition, where)
+    begin = ids("decoder_start_token_id") or ids("bos_token_id")
+    return Roles(next(iter(begin), None), ids("eos_token_id"), next(iter(ids("pad_token_id")), None), before, after)
+
+
+def frame(definition: str, what: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The special tokens that a tokenizer puts before and after every text."""
+    with guarded(what):
+        backend = Tokenizer.from_str(definition)
+        backend.no_truncation()
+        backend.no_padding()
+        whole, plain = (backend.encode("a", add_special_tokens=special).ids for special in (True, False))
+    for at in range(len(whole) - len(plain) + 1):
+        if whole[at : at + len(plain)] == plain:
+            return tuple(whole[:at]), tuple(whole[at + len(plain) :])
+    return (), ()

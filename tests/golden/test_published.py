@@ -1,0 +1,133 @@
+"""Every published model type: its numbers, cut, padded, written again; one line a type and a check.
+
+`tests/golden/store.py` makes what is stored here of the reference library, of the version that constraints.txt names.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from golden.cases import CASES
+from golden.published import (
+    CLOSE,
+    Case,
+    Reference,
+    asked,
+    exact,
+    exported,
+    made,
+    opened,
+    ours,
+    quiet,
+    same,
+    stored,
+    write,
+)
+
+from anyformer.architectures.encoder_decoder import EncoderDecoderModel
+from anyformer.core.tables import table
+from anyformer.models.published import declared
+
+every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+texts = pytest.mark.parametrize(
+    "case", [case for case in CASES if "pixel_values" not in case.style.draw(case.config)], ids=lambda case: case.name
+)
+
+
+@cache
+def built(case: Case) -> Reference:
+    return made(case)
+
+
+def test_every_type_is_held_to_this() -> None:
+    assert {case.model_type for case in CASES} == set(table("anyformer.models"))
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+@every
+@torch.no_grad()
+def test_numbers_without_the_reference(case: Case) -> None:
+    """Logits and hidden states of what is stored."""
+    reference = stored(case)
+    same(case.style.ask(ours(case, reference), reference.inputs), reference.answer)
+
+
+@every
+@torch.no_grad()
+def test_numbers_beside_the_reference(case: Case) -> None:
+    """The same, with the library computing them now."""
+    reference = built(case)
+    same(case.style.ask(ours(case, reference), reference.inputs), reference.answer)
+
+
+@texts
+@torch.no_grad()
+def test_cut_into_calls(case: Case) -> None:
+    """Piece by piece with a state the logits are those of the reference's whole text."""
+    reference = stored(case)
+    model, inputs = ours(case, reference), reference.inputs
+    ids = inputs.get("decoder_input_ids", inputs["input_ids"])
+    two = isinstance(model, EncoderDecoderModel)
+    sources = {"source": model.encode(inputs["input_ids"])} if two else None
+    try:
+        state = model.init_state(len(ids), sources=sources)
+    except ValueError as error:  # it sees both ways, or pools
+        pytest.skip(str(error))
+    outs = []
+    for part in ids.split([3, 1, ids.shape[1] - 4], 1):
+        out, state = model(part, state)
+        outs.append(out)
+    torch.testing.assert_close(torch.cat(outs, 1), reference.answer.out, **CLOSE)
+
+
+@texts
+@pytest.mark.parametrize("side", ["left", "right"])
+@torch.no_grad()
+def test_padded_in_a_batch(case: Case, side: str) -> None:
+    """A row beside longer ones is what the reference makes of it alone."""
+    reference = stored(case)
+    model, inputs, answer = ours(case, reference), reference.inputs, reference.answer.out
+    ids = inputs.get("decoder_input_ids", inputs["input_ids"])
+    length, more = ids.shape[1], 4
+    pad = ids.new_full((len(ids), more), 1)
+    padded = torch.cat([pad, ids] if side == "left" else [ids, pad], 1)
+    longer = torch.cat([ids, ids.new_full((1, more), 6).expand(len(ids), -1)], 1)
+    labels = None
+    if "token_type_ids" in inputs:
+        kinds = torch.cat(
+            [pad * 0, inputs["token_type_ids"]] if side == "left" else [inputs["token_type_ids"], pad * 0], 1
+        )
+        labels = {"segment": torch.cat([kinds, torch.zeros_like(longer)])}
+    sources = None
+    if isinstance(model, EncoderDecoderModel):
+        source = inputs["input_ids"].repeat(2, 1)
+        sources = {"source": model.encode(source)}
+    lengths = torch.tensor([length] * len(ids) + [length + more] * len(ids))
+    out = model(torch.cat([padded, longer]), lengths=lengths, side=side, labels=labels, sources=sources)[: len(ids)]
+    if out.dim() == answer.dim() and out.shape[1] == length + more:
+        out = out[:, more:] if side == "left" else out[:, :length]
+    torch.testing.assert_close(out, answer, **CLOSE)
+
+
+@every
+def test_written_again_bit_for_bit(case: Case) -> None:
+    """Every tensor of the file comes back under its name, and the config declares the same."""
+    reference = stored(case)
+    config, tensors = exported(case, reference)
+    theirs = reference.published(case).tensors
+    assert tensors.keys() <= theirs.keys()
+    assert all(torch.equal(tensors[name], theirs[name]) for name in tensors)
+    assert declared(config, "ours") == declared(reference.config, "theirs")
+
+
+@every
+@torch.no_grad()
+def test_read_by_the_reference(case: Case, tmp_path: Path) -> None:
+    """What we write is a folder that the library reads, with equal logits."""
+    reference = built(case)
+    config, tensors = exported(case, reference)
+    write(tmp_path, config, tensors)
+    with exact(), quiet(pytest.importorskip("transformers")):
+        answer = asked(case, opened(case, tmp_path), reference.inputs)
+    torch.testing.assert_close(answer.out, reference.answer.out, **CLOSE)
