@@ -679,7 +679,7 @@ def test_a_source_must_be_said(translation: Path, capsys: pytest.CaptureFixture[
         (["RUN", "a", "--stop", ""], 2, "a stop string must have"),
         (["RUN", "a", "--tokens", "-1"], 2, "tokens"),
         (["RUN", "a", "--set", "body.blocks.9.ff=mlp"], 2, "body.blocks"),
-        (["RUN", "a", "--set", "width=4"], 3, "do not fit"),
+        (["RUN", "a", "--set", "width=4"], 2, "none of the weights fits"),
         (["RUN", "a", "--best"], 3, "weights.best.safetensors"),
         (["RUN", "a\ud800"], 3, "half of a surrogate pair"),
         (["nowhere", "a"], 3, "there is no such folder"),

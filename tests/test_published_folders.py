@@ -212,7 +212,7 @@ def test_a_key_may_be_left_out_knowingly(folder: Path) -> None:
 def test_what_is_no_checkpoint_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="neither a run folder nor a published checkpoint"):
         af.load(tmp_path)
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="there is no such folder"):
         af.load(tmp_path / "nothing")
 
 

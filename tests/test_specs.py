@@ -78,13 +78,13 @@ def test_counts_may_be_written_as_floats_and_rates_as_whole_numbers() -> None:
         ({"coutn": 1}, "coutn: no such key; allowed: norm, other, more, count, rate; nearest: 'count'"),
         (
             {"norm": None},
-            "norm: should be a row's name or {kind: name, ...}; names: layer, no_norm, rms, scale; came null",
+            "norm: should be a row's name or {kind: name, ...}; names: layer, no_norm, rms, rms_offset, scale; came null",
         ),
-        ({"norm": "rm"}, "norm: no 'rm' here; allowed: layer, no_norm, rms, scale; nearest: 'rms'"),
+        ({"norm": "rm"}, "norm: no 'rm' here; allowed: layer, no_norm, rms, rms_offset, scale; nearest: 'rms'"),
         ({"norm": {"eps": 1.0}}, "norm: should be a row's name or {kind: name, ...}"),
         ({"norm": {"kind": "rms", "epsilon": 1.0}}, "norm.epsilon: no such key; allowed: eps"),
         ({"norm": {"kind": "rms", "eps": "1"}}, "norm.eps: should be a valid number; came '1' (text)"),
-        ({"norm": Rotary()}, "norm: should be one of: layer, no_norm, rms, scale; came Rotary("),
+        ({"norm": Rotary()}, "norm: should be one of: layer, no_norm, rms, rms_offset, scale; came Rotary("),
         ({"norm": {"ref": "a..b"}}, "norm.ref: String should match pattern"),
         ({"norm": {"ref": "a", "eps": 1}}, "norm.eps: no such key; allowed: ref"),
         ({"more": "rms"}, "more: should be a list; came 'rms' (text)"),
@@ -136,7 +136,7 @@ def instances(cls: Any, depth: int) -> Iterator[Any]:
     for name, role in roles(cls).items():
         if name in fields and fields[name].is_required():
             must[name] = next(samples(role, depth + 3), None) or next(
-                v for v in (2, 0.5, "x", ("x", "y")) if accepted(role, v)
+                v for v in (2, 0.5, "x", ("x", "y"), (0.5, 2.0)) if accepted(role, v)
             )
     yield cls(**must)
     for name, role in roles(cls).items() if depth < 2 else ():
@@ -254,7 +254,7 @@ def test_a_class_without_a_row_can_be_tried_but_not_written() -> None:
             return nn.Identity()
 
     thing = Thing(norm=Draft())
-    with pytest.raises(Exception, match=r"Draft is in no table; allowed here: layer, no_norm, rms, scale"):
+    with pytest.raises(Exception, match=r"Draft is in no table; allowed here: layer, no_norm, rms, rms_offset, scale"):
         thing.to_dict()
 
 
@@ -265,7 +265,9 @@ def test_names_are_unique_over_all_tables_of_layers() -> None:
 
 
 def test_a_layer_of_another_table_is_refused() -> None:
-    with pytest.raises(ValidationError, match=r"should be one of: cross, .*Gated\), a row of anyformer.feedforward"):
+    with pytest.raises(
+        ValidationError, match=r"should be one of: big_bird, cross, .*Gated\), a row of anyformer.feedforward"
+    ):
         Block(mixer=Gated(hidden=8))
 
 

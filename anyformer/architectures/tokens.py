@@ -1,6 +1,7 @@
 """Models over tokens: ids, or what enters in their place, to vectors, a body, a head.
 
-At the entrance x = drop(norm(embedding + positions)), the norm and the dropout being none where nothing is said.
+At the entrance x = drop(norm(embedding + positions)), the norm and the dropout being none where nothing is said. What
+is narrower than the stream is then widened, W x + b.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from anyformer.core.context import Context, Where
 from anyformer.core.layer import Layer, Part
+from anyformer.core.linear import Linear
 from anyformer.core.model import Model
 from anyformer.core.roles import Embedding, Norm, Position
 from anyformer.core.spec import (
@@ -51,7 +53,12 @@ class OverTokens(ModelSpec, ABC):
 
 
 class Entrance:
-    """What enters, to vectors. Its parts are the model's own: `embedding`, `position` and `norm`, or with a prefix."""
+    """What enters, to vectors. Its parts are the model's own: `embedding`, `position` and `norm`, or with a prefix.
+
+    `up` (C, E) is there where they are narrower than the stream.
+    """
+
+    up: Linear | None
 
     def __init__(
         self,
@@ -62,10 +69,17 @@ class Entrance:
         norm: NormSpec | Ref,
         dropout: float,
         prefix: str = "",
+        size: int | None = None,
     ) -> None:
-        model.hold(at, f"{prefix}embedding", embedding)
-        model.hold(at, f"{prefix}position", position)
-        model.hold(at, f"{prefix}norm", norm)
+        """size: the width of these parts; None: the stream's."""
+        width = size or at.width
+        model.hold(at, f"{prefix}embedding", embedding, width=width)
+        model.hold(at, f"{prefix}position", position, width=width)
+        model.hold(at, f"{prefix}norm", norm, width=width)
+        self.up = (
+            None if size is None else Linear(at.at(f"{prefix}up"), "C", "E", {"C": at.width, "E": size}, bias=True)
+        )
+        model.register_module(f"{prefix}up", self.up)
         self.embedding: nn.Module = getattr(model, f"{prefix}embedding")
         self.position: OnEmbeddings | Nowhere = getattr(model, f"{prefix}position")
         self.norm: nn.Module = getattr(model, f"{prefix}norm")
@@ -81,7 +95,8 @@ class Entrance:
         x = self.embedding(ids)
         if isinstance(self.position, OnEmbeddings):
             x = self.position(x, where)
-        return F.dropout(self.norm(x), self.dropout, self.norm.training)
+        x = F.dropout(self.norm(x), self.dropout, self.norm.training)
+        return x if self.up is None else self.up(x)
 
     @property
     def longest(self) -> int | None:
@@ -94,9 +109,18 @@ class TokenModel(Model):
 
     body: Layer
 
-    def __init__(self, spec: OverTokens, at: Site, *, body: LayerSpec | Ref, head: HeadSpec | Ref | None) -> None:
+    def __init__(
+        self,
+        spec: OverTokens,
+        at: Site,
+        *,
+        body: LayerSpec | Ref,
+        head: HeadSpec | Ref | None,
+        size: int | None = None,
+    ) -> None:
+        """size: the width of what enters; None: the stream's."""
         super().__init__(spec, at)
-        self.enter = Entrance(self, at, spec.embedding, spec.position, spec.norm, spec.dropout)
+        self.enter = Entrance(self, at, spec.embedding, spec.position, spec.norm, spec.dropout, size=size)
         self.longest = self.enter.longest
         self.hold(at, "body", body)
         self.hold_head(at, head)

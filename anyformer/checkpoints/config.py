@@ -64,12 +64,13 @@ class Inexpressible(ConfigError):
 class Kind(Generic[T]):
     """How a value is written in a config, and what it is here.
 
-    read: from a config, ValueError for what is not allowed. write: to a config. what: is allowed, in words.
+    read: from a config, ValueError for what is not allowed. write: to a config, from what stands in a spec's
+    plain data. what: is allowed, in words.
     """
 
     what: str
     read: Callable[[Any], T]
-    write: Callable[[T], Any] = field(default=lambda value: value)
+    write: Callable[[Any], Any] = field(default=lambda value: value)
 
 
 def _of(kinds: tuple[type, ...], allowed: Callable[[Any], bool]) -> Callable[[Any], Any]:
@@ -278,7 +279,7 @@ class Writing(Config):
         try:
             self.tree[key] = kind.write(value)
             return kind.read(self.tree[key])
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, LookupError):
             raise Inexpressible(f"{at} is {came(value)}; {self.what} says {kind.what} there, as {key}") from None
 
     def given(self, key: str, kind: Kind[T], default: T) -> T:
@@ -292,8 +293,11 @@ class Writing(Config):
         self.tree[key] = allowed[0]
 
     def each(self, key: str, kind: Kind[T], at: str, count: int, default: Any = MISSING) -> tuple[T, ...]:
-        values = [self.take(key, kind, at.format(i=index)) for index in range(count)]
-        self.tree[key] = [kind.write(value) for value in values]
+        values, written = [], []
+        for index in range(count):
+            values.append(self.take(key, kind, at.format(i=index)))
+            written.append(self.tree[key])
+        self.tree[key] = written
         return tuple(values)
 
     def part(self, key: str, default: Any = MISSING) -> Writing | None:

@@ -35,20 +35,21 @@ MAX_AXES = 4  # ggml's own limit
 MAX_ALIGNMENT = 2**20
 CHUNK = 2**20  # numbers that are taken out of their blocks at once
 
-# number in the file: (name, numbers in a block, bytes of a block)
+# type: (its number in the file, numbers in a block, bytes of a block)
 TYPES = {
-    0: ("F32", 1, 4),
-    1: ("F16", 1, 2),
-    2: ("Q4_0", 32, 18),
-    3: ("Q4_1", 32, 20),
-    6: ("Q5_0", 32, 22),
-    7: ("Q5_1", 32, 24),
-    8: ("Q8_0", 32, 34),
-    12: ("Q4_K", 256, 144),
-    13: ("Q5_K", 256, 176),
-    14: ("Q6_K", 256, 210),
-    30: ("BF16", 1, 2),
+    "F32": (0, 1, 4),
+    "F16": (1, 1, 2),
+    "BF16": (30, 1, 2),
+    "Q4_0": (2, 32, 18),
+    "Q4_1": (3, 32, 20),
+    "Q5_0": (6, 32, 22),
+    "Q5_1": (7, 32, 24),
+    "Q8_0": (8, 32, 34),
+    "Q4_K": (12, 256, 144),
+    "Q5_K": (13, 256, 176),
+    "Q6_K": (14, 256, 210),
 }
+NAMES = {number: name for name, (number, _, _) in TYPES.items()}
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 # number of a value's type: how it is written
@@ -68,7 +69,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Gguf:
-    """A checked file. metadata: plain data, by key. blocks: how tensors are written; tensors: float32, made on demand."""
+    """A checked file. metadata: plain data, by key. blocks: how tensors lie there. tensors: float32, made on demand."""
 
     path: Path
     metadata: Mapping[str, Any]
@@ -180,12 +181,10 @@ class Walk:
         sizes = struct.unpack(f"<{axes}Q", self.bytes(8 * axes, "a shape"))
         kind, offset = self.scalar("I"), self.scalar("Q")
         shape = sizes[::-1]
-        if kind not in TYPES:
-            raise InputError(
-                f"{self.path}: {name!r} is of ggml's type {kind}; those read are "
-                f"{', '.join(name for name, _, _ in TYPES.values())}"
-            )
-        what, numbers, size = TYPES[kind]
+        if kind not in NAMES:
+            raise InputError(f"{self.path}: {name!r} is of ggml's type {kind}; those read are {', '.join(TYPES)}")
+        what = NAMES[kind]
+        _, numbers, size = TYPES[what]
         if not all(shape) or shape[-1] % numbers:
             raise InputError(f"{self.path}: {name!r} has the shape {shape}, which {what} cannot have")
         return what, shape, offset, math.prod(shape) // numbers * size
@@ -222,7 +221,7 @@ def _numbers(pages: mmap.mmap, block: Block) -> Tensor:
         return flat.float().view(block.shape)
     package = need("gguf", "gguf")
     kind = package.GGMLQuantizationType[block.type]
-    _, numbers, size = next(row for row in TYPES.values() if row[0] == block.type)
+    _, numbers, size = TYPES[block.type]
     made, many = torch.empty(math.prod(block.shape)), CHUNK // numbers
     blocks = np.frombuffer(pages, np.uint8, block.size, block.start).reshape(-1, size)
     for at in range(0, len(blocks), many):

@@ -63,6 +63,21 @@ class Fused(Rule):
 
 
 @dataclass(frozen=True)
+class Interleaved(Rule):
+    """Several, a row of each in turn (GPT-OSS: gate and up). turned: a column of each; vectors do not turn."""
+
+    turned: bool = False
+
+    def split(self, theirs: Tensor, shapes: Sequence[Shape]) -> Sequence[Tensor]:
+        whole = theirs.mT if self.turned and theirs.dim() > 1 else theirs
+        return [whole[at :: len(shapes)] for at in range(len(shapes))]
+
+    def join(self, ours: Sequence[Tensor]) -> Tensor:
+        whole = torch.stack(list(ours), 1).flatten(0, 1)
+        return whole.mT if self.turned and whole.dim() > 1 else whole
+
+
+@dataclass(frozen=True)
 class ByHead(Rule):
     """Several, group of heads by group of heads: for each of `groups`, the rows of the first, then of the second, …
 

@@ -1,11 +1,16 @@
 """`anyformer convert`: checkpoints in and out."""
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
 from typer import Argument, Context, Option
 
 from anyformer.cli.frame import Frame
+from anyformer.cli.opening import Allow, Best, Dtype, Set, how
 from anyformer.core.errors import ConfigError
 
 EXAMPLES = (
@@ -16,33 +21,59 @@ EXAMPLES = (
 
 def convert(
     ctx: Context,
-    source: Annotated[Path, Argument(help="A run folder, or a published checkpoint.", metavar="SRC")],
-    target: Annotated[Path, Argument(help="A folder or file that is not there yet.", metavar="DST")],
-    to: Annotated[Literal["hf", "anyformer"], Option(help="Whose form DST has.")] = "hf",
-    type: Annotated[
-        str | None, Option(help="Of hf, the model_type; else the source's own, or the first that can say all.")
-    ] = None,
-    best: Annotated[bool, Option("--best", help="The weights that did best on held-out text, not the last.")] = False,
-    set: Annotated[list[str] | None, Option(help="KEY=VALUE in the model, any number of times.")] = None,
-    allow: Annotated[list[str] | None, Option(help="A key or tensor of SRC to go on without.")] = None,
+    source: Annotated[
+        Path, Argument(help="A run folder, a published folder, a GGUF file, a llama2.c .bin.", metavar="SRC")
+    ],
+    target: Annotated[Path, Argument(help="A folder, or of gguf a file, that is not there yet.", metavar="DST")],
+    to: Annotated[Literal["hf", "anyformer", "gguf"], Option(help="Whose form DST has.")] = "hf",
+    type: Annotated[str | None, Option(help="Of hf, the model_type; else the first that can say all.")] = None,
+    numbers: Annotated[Literal["F32", "F16", "Q8_0"] | None, Option(help="Of gguf, how matrices are written.")] = None,
+    best: Best = False,
+    set: Set = None,
+    allow: Allow = None,
+    dtype: Dtype = None,
 ) -> None:
-    """Write a trained model as other programs read it, or what others trained as a run."""
+    """Write a trained model as other programs read it, or what others trained as a run.
+
+    Pickles (pytorch_model.bin) are read here and nowhere else: weights only, in a process of their own.
+    """
     frame = Frame.of(ctx)
-    if type is not None and to != "hf":
-        raise ConfigError(f"--type is of --to hf, not of --to {to}")
-    from anyformer.models.export import export_hf
+    for option, value, form in (("--type", type, "hf"), ("--numbers", numbers, "gguf")):
+        if value is not None and to != form:
+            raise ConfigError(f"{option} is of --to {form}, not of --to {to}")
+    opening = how(frame, best, set, allow, dtype)
+    from anyformer.models.export import export_gguf, export_hf
     from anyformer.models.load import operated
-    from anyformer.recipes.read import parse_set
 
-    changes = dict(parse_set(change) for change in set or [])
-    model, surgery, notes = operated(source, changes, best=best, allow=allow or ())
-    for note in (*notes, *surgery.lines()):
-        frame.say(note)
-    if to == "hf":
-        name = export_hf(model, target, type)
-        frame.say(f"written as {name}")
-    else:
-        from anyformer.training.finished import write_run
+    with unpickled(source) as readable:
+        model, surgery, notes = operated(readable, **opening)
+        for note in (*notes, *surgery.lines()):
+            frame.say(note)
+        if to == "anyformer":
+            from anyformer.training.finished import write_run
 
-        write_run(model, target)
+            write_run(model, target)
+        else:
+            name = export_hf(model, target, type) if to == "hf" else export_gguf(model, target, numbers or "F32")
+            frame.say(f"written as {name}")
     frame.put_json({"path": str(target)}) if frame.json else frame.put(str(target))
+
+
+@contextmanager
+def unpickled(source: Path) -> Iterator[Path]:
+    """The source, or, where its weights are pickles, a folder for a while that has them as safetensors."""
+    from anyformer.checkpoints.files import INDEX, SINGLE
+    from anyformer.checkpoints.pickles import BIN, BIN_INDEX, to_safetensors
+
+    has = {name for name in (SINGLE, INDEX, BIN, BIN_INDEX) if (source / name).is_file()}
+    if not has or has & {SINGLE, INDEX}:
+        yield source
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / source.name
+        folder.mkdir()
+        for file in source.iterdir():
+            if file.is_file() and not file.name.startswith("pytorch_model"):
+                shutil.copyfile(file, folder / file.name)
+        to_safetensors(source, folder)
+        yield folder

@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Context, Option
 
 from anyformer.cli.frame import Frame
-from anyformer.cli.surgery import OPTION, Surgery, report
+from anyformer.cli.opening import Allow, Best, Dtype, Set, Surgery, how, report
 
 EXAMPLES = (
     "anyformer evaluate runs/demo",
@@ -19,22 +19,21 @@ def evaluate(
     run: Annotated[Path, Argument(help="A run folder, or a published checkpoint.", metavar="RUN")],
     data: Annotated[str | None, Option(help="Text to read instead of the run's own held-out text.")] = None,
     batches: Annotated[int | None, Option(min=1, help="Only the first so many batches.")] = None,
-    best: Annotated[bool, Option("--best", help="The weights that did best on held-out text, not the last.")] = False,
-    set: Annotated[list[str] | None, Option(help="KEY=VALUE in the model, any number of times.")] = None,
-    surgery: Annotated[Surgery | None, OPTION] = None,
+    best: Best = False,
+    set: Set = None,
+    allow: Allow = None,
+    dtype: Dtype = None,
+    surgery: Surgery = None,
 ) -> None:
     """Measure loss, perplexity, bits per byte, accuracy: what the objective has, each with its 95 % interval."""
     frame = Frame.of(ctx)
-    from anyformer.recipes.read import parse_set
-
-    changes = dict(parse_set(change) for change in set or [])
+    opening = how(frame, best, set, allow, dtype)
     if surgery is not None:
-        report(frame, run, changes, best)
+        report(frame, run, opening)
         return
-    device = frame.torch_device()
     from anyformer.training.evaluate import evaluate as measure
 
-    result = measure(run, data, changes=changes, batches=batches, best=best, device=device)
+    result = measure(run, data, batches=batches, **opening)
     if frame.json:
         frame.put_json({"metrics": result.metrics, "intervals": result.intervals, **result.counts})
         return

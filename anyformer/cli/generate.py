@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Context, Option
 
 from anyformer.cli.frame import Frame
-from anyformer.cli.surgery import OPTION, Surgery, report
+from anyformer.cli.opening import Allow, Best, Dtype, Set, Surgery, how, report
 from anyformer.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,9 +57,11 @@ def generate(
     samples: Annotated[int, Option(min=1, help="Texts for each prompt; of beams the best ones.")] = 1,
     stop: Annotated[list[str] | None, Option(help="End before this text, any number of times.")] = None,
     seed: Annotated[int, Option(help="The same seed writes the same text.")] = 0,
-    best: Annotated[bool, Option("--best", help="The weights that did best on held-out text, not the last.")] = False,
-    set: Annotated[list[str] | None, Option(help="KEY=VALUE in the model, any number of times.")] = None,
-    surgery: Annotated[Surgery | None, OPTION] = None,
+    best: Best = False,
+    set: Set = None,
+    allow: Allow = None,
+    dtype: Dtype = None,
+    surgery: Surgery = None,
 ) -> None:
     """Write text after a prompt, or make one of a source, piece by piece as it is made."""
     frame = Frame.of(ctx)
@@ -81,7 +83,6 @@ def generate(
     from anyformer.architectures.encoder_decoder import EncoderDecoderModel
     from anyformer.generation.beam import Beams
     from anyformer.generation.sampling import Sampling
-    from anyformer.recipes.read import parse_set
 
     sampling = Sampling(
         greedy=greedy,
@@ -96,15 +97,14 @@ def generate(
     search = None
     if beams is not None:
         search = Beams(beams=beams) if length_penalty is None else Beams(beams=beams, length_penalty=length_penalty)
-    changes = dict(parse_set(change) for change in set or [])
+    opening = how(frame, best, set, allow, dtype)
     if surgery is not None:
-        report(frame, run, changes, best)
+        report(frame, run, opening)
         return
-    device = frame.torch_device()
     from anyformer.generation.generate import write_all
     from anyformer.models.load import load
 
-    model = load(run, changes, device=device, best=best)
+    model = load(run, **opening)
     with_encoder = isinstance(model, EncoderDecoderModel)
     if with_encoder and not draws:
         sampling = replace(sampling, greedy=True)

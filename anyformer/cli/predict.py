@@ -6,10 +6,10 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, Context, Exit, Option
+from typer import Argument, Context, Exit
 
 from anyformer.cli.frame import Frame
-from anyformer.cli.surgery import OPTION, Surgery, report
+from anyformer.cli.opening import Allow, Best, Dtype, Set, Surgery, how, report
 from anyformer.core.errors import InputError, NumericalStop
 from anyformer.data.base import Row
 
@@ -23,30 +23,27 @@ def predict(
     ctx: Context,
     run: Annotated[Path, Argument(help="A run folder, or a published checkpoint.", metavar="RUN")],
     file: Annotated[str, Argument(help="Lines of text, or of JSON (.jsonl); - reads standard input.", metavar="FILE")],
-    best: Annotated[bool, Option("--best", help="The weights that did best on held-out data, not the last.")] = False,
-    set: Annotated[list[str] | None, Option(help="KEY=VALUE in the model, any number of times.")] = None,
-    surgery: Annotated[Surgery | None, OPTION] = None,
+    best: Best = False,
+    set: Set = None,
+    allow: Allow = None,
+    dtype: Dtype = None,
+    surgery: Surgery = None,
 ) -> None:
     """Say the class, tags, span, number, vector or missing words of every line, in order, as JSON lines.
 
     A line that cannot be read is answered by {"error": …} in its place, and the rest is done; the exit code is then 3.
     """
     frame = Frame.of(ctx)
-    from anyformer.recipes.read import parse_set
-
-    changes = dict(parse_set(change) for change in set or [])
+    opening = how(frame, best, set, allow, dtype)
     if surgery is not None:
-        report(frame, run, changes, best)
+        report(frame, run, opening)
         return
     lines, name = (_standard_input(), "standard input") if file == "-" else (_lines(Path(file)), file)
-    device = frame.torch_device()
     from anyformer.training.predict import predictor
 
     bad = 0
     for number, answer in enumerate(
-        predictor(run, changes=changes, best=best, device=device).answers(
-            _rows(lines, jsonl=".jsonl" in Path(file).suffixes)
-        ),
+        predictor(run, **opening).answers(_rows(lines, jsonl=".jsonl" in Path(file).suffixes)),
         1,
     ):
         if isinstance(answer, InputError):

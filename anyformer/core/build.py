@@ -34,10 +34,10 @@ def blank_model(spec: ModelSpec, dtype: torch.dtype) -> Model:
     model.to(dtype)
     for part in model.modules():
         for name, buffer in list(part.named_buffers(recurse=False)):
-            part.register_buffer(
-                name, torch.empty_like(buffer, device="cpu"), name not in part._non_persistent_buffers_set
-            )
-            part.fills[name](part.get_buffer(name), torch.Generator())  # pyright: ignore[reportIndexIssue]
+            kept = name not in part._non_persistent_buffers_set
+            part.register_buffer(name, torch.empty_like(buffer, device="cpu"), kept)
+            if isinstance(part, Part):
+                part.fills[name](part.get_buffer(name), torch.Generator())
     return model
 
 

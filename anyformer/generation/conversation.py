@@ -19,7 +19,7 @@ from anyformer.generation.stops import Stops
 
 
 class Conversation:
-    """ids: all tokens so far. ended: whether the model wrote its end token, and waits to hear more."""
+    """ids: all tokens so far. ended: whether the model wrote an end token, and waits to hear more."""
 
     def __init__(self, model: Model, *, sampling: Sampling | None = None, seed: int = 0) -> None:
         if isinstance(model, EncoderDecoderModel) or PREFIX in model.labels:
@@ -40,7 +40,7 @@ class Conversation:
     def write(
         self, tokens: int = TOKENS, *, stop: str | Sequence[str] = (), show: Callable[[str], None] | None = None
     ) -> str:
-        """What the model writes next: at most so many tokens, up to its end token or a stop string.
+        """What the model writes next: at most so many tokens, up to an end token or a stop string.
 
         A stop string is part of what was said, and so is what its last token brought with it. Half a character at the
         end is shown when the next turn completes it.
@@ -57,7 +57,7 @@ class Conversation:
             self.seen.write(drawn)
             token = int(drawn)
             self.ids.append(token)
-            self.ended = token == self.tokenizer.end
+            self.ended = token in self.tokenizer.ends
             text.add(None if self.ended else token)
         text.pause()
         return text.text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +64,11 @@ def prompts_of(model: Model, texts: Sequence[str], tokens: int | None = None) ->
     elif model.longest is not None:
         most = [min(count, model.longest) for count in most]
     return Prompts([[first]] * len(texts), most, sources)
+
+
+def ends_of(end: int | Collection[int] | None) -> frozenset[int]:
+    """The tokens that end a text: none, one or several."""
+    return frozenset() if end is None else frozenset({end} if isinstance(end, int) else end)
 
 
 def start(tokenizer: TextTokenizer, prompt: str) -> list[int]:

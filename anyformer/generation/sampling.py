@@ -106,8 +106,7 @@ class Sampling:
     def penalised(self, logits: Tensor, seen: Seen) -> Tensor:
         """(B, V) -> (B, V): less for what was seen."""
         written = seen.written > 0
-        less = torch.where(logits < 0, logits * self.repetition_penalty, logits / self.repetition_penalty)
-        logits = torch.where(seen.read | written, less, logits)
+        logits = repeated(logits, seen.read | written, self.repetition_penalty)
         return logits - self.presence_penalty * written - self.frequency_penalty * seen.written
 
     def draw(self, logits: Tensor, dice: list[Generator], seen: Seen | None = None) -> Tensor:
@@ -116,6 +115,11 @@ class Sampling:
         thrown = torch.stack([torch.rand((), generator=die, dtype=torch.float64) for die in dice])
         below = probabilities.cumsum(-1) <= thrown.to(logits.device)[:, None]
         return below.sum(-1).clamp(max=last_possible(probabilities))
+
+
+def repeated(scores: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """(B, V) -> (B, V): less for what was seen (B, V), where the penalty is above 1."""
+    return torch.where(seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
 
 
 def check_logits(logits: Tensor) -> None:

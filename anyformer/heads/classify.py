@@ -9,10 +9,12 @@ from torch import Tensor
 from anyformer.core.context import Where
 from anyformer.core.head import Head
 from anyformer.core.linear import Linear
+from anyformer.core.roles import Norm
 from anyformer.core.spec import Fraction, HeadSpec, Site, spec
 from anyformer.feedforward.activations import Activation
 from anyformer.heads.base import Labels, count, nats
 from anyformer.heads.pooling import WHOLE, Pool, Pooler
+from anyformer.norms.nothing import NoNorm
 
 
 @spec
@@ -21,7 +23,7 @@ class Classify(HeadSpec):
 
     labels: the names of the classes; None lets training set them from the data. hidden: BERT's a(W p + b) before
     the logits. activation: a; RoBERTa has tanh, ELECTRA gelu, DistilBERT relu. dropout: of what the logits are made
-    from.
+    from. hidden_bias: b. norm: of what is before the logits (ModernBERT).
     """
 
     EXEMPT: ClassVar = WHOLE
@@ -32,6 +34,8 @@ class Classify(HeadSpec):
     activation: Activation = "tanh"
     dropout: Fraction = 0.0
     bias: bool = True
+    hidden_bias: bool = True
+    norm: Norm = NoNorm()
 
     @classmethod
     def examples(cls) -> tuple[Classify, ...]:
@@ -49,7 +53,8 @@ class ClassifyHead(Head):
 
     def __init__(self, spec: Classify, at: Site) -> None:
         super().__init__(at)
-        self.pooler = Pooler(at.at("pooler"), spec.pool, spec.hidden, spec.dropout, spec.activation)
+        hidden = spec.activation, spec.hidden_bias, spec.norm
+        self.pooler = Pooler(at.at("pooler"), spec.pool, spec.hidden, spec.dropout, *hidden)
         self.out = Linear(at.at("out"), "K", "C", {"K": count(spec.labels, at), "C": at.width}, spec.bias)
 
     def forward(self, h: Tensor, where: Where) -> Tensor:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from math import inf
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anyformer.core.context import BEYOND, Where
 from anyformer.core.layer import Part
 from anyformer.core.linear import Linear
-from anyformer.core.spec import Site
+from anyformer.core.spec import NormSpec, Ref, Site
 from anyformer.feedforward.activations import FUNCTIONS, Activation
+from anyformer.norms.nothing import NoNorm
 
 Pool = Literal["first", "mean", "last", "max"]
 
@@ -58,20 +59,32 @@ def refuse_packed(at: Site) -> None:
 
 
 class Pooler(Part):
-    """dense: (C, C), BERT's a(W h + b) of the pooled vector (Devlin et al. 2019), or None."""
+    """dense: (C, C), BERT's a(W h + b) of the pooled vector (Devlin et al. 2019), or None; then norm."""
 
     dense: Linear | None
+    norm: nn.Module
 
-    def __init__(self, at: Site, how: Pool, hidden: bool, dropout: float, activation: Activation = "tanh") -> None:
+    def __init__(
+        self,
+        at: Site,
+        how: Pool,
+        hidden: bool,
+        dropout: float,
+        activation: Activation = "tanh",
+        bias: bool = True,
+        norm: NormSpec | Ref | None = None,
+    ) -> None:
+        """bias: of dense. norm: None: there is none."""
         super().__init__(at)
         refuse_packed(at)
         self.how: Pool = how
         self.activation, self.dropout = FUNCTIONS[activation], dropout
-        self.dense = Linear(at.at("dense"), "C", "C", {"C": at.width}, bias=True) if hidden else None
+        self.dense = Linear(at.at("dense"), "C", "C", {"C": at.width}, bias) if hidden else None
+        self.hold(at, "norm", norm or NoNorm())
 
     def forward(self, h: Tensor, where: Where) -> Tensor:
         """(B, T, C) -> (B, C)."""
         x = pool(h, where, self.how)
         if self.dense is not None:
             x = self.activation(self.dense(x))
-        return F.dropout(x, self.dropout, self.training)
+        return F.dropout(self.norm(x), self.dropout, self.training)

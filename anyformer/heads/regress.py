@@ -13,16 +13,18 @@ from torch import Tensor
 from anyformer.core.context import Where
 from anyformer.core.head import Head
 from anyformer.core.linear import Linear
+from anyformer.core.roles import Norm
 from anyformer.core.spec import Fraction, HeadSpec, Site, Size, spec
 from anyformer.feedforward.activations import Activation
 from anyformer.heads.pooling import WHOLE, Pool, Pooler
+from anyformer.norms.nothing import NoNorm
 
 
 @spec
 class Regress(HeadSpec):
     """Numbers for each text, with a squared error (as BERT for STS-B; Devlin et al. 2019).
 
-    outputs: how many numbers. hidden, activation, dropout: as `classify` has them.
+    outputs: how many numbers. hidden, activation, dropout, hidden_bias, norm: as `classify` has them.
     """
 
     EXEMPT: ClassVar = WHOLE
@@ -33,6 +35,8 @@ class Regress(HeadSpec):
     activation: Activation = "tanh"
     dropout: Fraction = 0.0
     bias: bool = True
+    hidden_bias: bool = True
+    norm: Norm = NoNorm()
 
     @classmethod
     def examples(cls) -> tuple[Regress, ...]:
@@ -49,7 +53,8 @@ class RegressHead(Head):
 
     def __init__(self, spec: Regress, at: Site) -> None:
         super().__init__(at)
-        self.pooler = Pooler(at.at("pooler"), spec.pool, spec.hidden, spec.dropout, spec.activation)
+        hidden = spec.activation, spec.hidden_bias, spec.norm
+        self.pooler = Pooler(at.at("pooler"), spec.pool, spec.hidden, spec.dropout, *hidden)
         self.out = Linear(at.at("out"), "K", "C", {"K": spec.outputs, "C": at.width}, spec.bias)
 
     def forward(self, h: Tensor, where: Where) -> Tensor:

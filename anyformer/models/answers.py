@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from anyformer.checkpoints.config import FRACTION, SIZE, Config, Kind, one_of, or_none
-from anyformer.feedforward.activations import Activation
 from anyformer.heads.classify import Classify
-from anyformer.heads.pooling import Pool
 from anyformer.heads.regress import Regress
 from anyformer.heads.sentence import Sentence
 from anyformer.heads.tag import Tag
@@ -44,23 +43,26 @@ COUNT: Kind[int] = Kind(LABELS.what, lambda value: len(_read(value)), lambda cou
 NUMBERS: Kind[Any] = Kind("a table", lambda value: value, lambda names: {name: at for at, name in enumerate(names)})
 
 
-def whole_text(
-    c: Config,
-    dropout: float,
-    *,
-    hidden: bool = True,
-    activation: Activation = "tanh",
-    pool: Pool = "first",
-    bias: bool = True,
-) -> Classify | Regress:
-    """A class or numbers; where nothing is said, a single label is a number, as it is for those who trained it."""
+def whole_text(c: Config, like: Classify) -> Classify | Regress:
+    """A class or numbers; where nothing is said, a single label is a number, as it is for those who trained it.
+
+    like: all of it but the names.
+    """
     problem = c.take("problem_type", PROBLEMS, "head.kind", None)
     unsaid = _unnamed(c.given("num_labels", SIZE, 2))
     one = len(c.given("id2label", LABELS, unsaid)) == 1
-    if problem == "regress" or (problem is None and one):
-        outputs = c.take("id2label", COUNT, "head.outputs", _write(unsaid))
-        return Regress(outputs=outputs, pool=pool, hidden=hidden, activation=activation, dropout=dropout, bias=bias)
-    return Classify(labels=labels(c), pool=pool, hidden=hidden, activation=activation, dropout=dropout, bias=bias)
+    if problem == "classify" or (problem is None and not one):
+        return replace(like, labels=labels(c))
+    return Regress(
+        outputs=c.take("id2label", COUNT, "head.outputs", _write(unsaid)),
+        pool=like.pool,
+        hidden=like.hidden,
+        activation=like.activation,
+        dropout=like.dropout,
+        bias=like.bias,
+        hidden_bias=like.hidden_bias,
+        norm=like.norm,
+    )
 
 
 def each_token(c: Config, dropout: float) -> Tag:
@@ -68,13 +70,13 @@ def each_token(c: Config, dropout: float) -> Tag:
     return Tag(labels=labels(c), dropout=dropout)
 
 
-def labels(c: Config) -> tuple[str, ...]:
+def labels(c: Config, at: str = "head") -> tuple[str, ...]:
     """The names of the classes, LABEL_0, LABEL_1, … where there are none."""
-    c.take("label2id", NUMBERS, "head.labels", None)
-    return c.take("id2label", LABELS, "head.labels", _write(_unnamed(c.given("num_labels", SIZE, 2))))
+    c.take("label2id", NUMBERS, f"{at}.labels", None)
+    return c.take("id2label", LABELS, f"{at}.labels", _write(_unnamed(c.given("num_labels", SIZE, 2))))
 
 
-def head_dropout(c: Config, key: str, usual: float) -> float:
-    """Of what the logits are made from; null: as everywhere else."""
-    said = c.take(key, or_none(FRACTION), "head.dropout", None)
+def head_dropout(c: Config, key: str, usual: float, unsaid: float | None = None) -> float:
+    """Of what the logits are made from; null: as everywhere else. unsaid: where the key is absent."""
+    said = c.take(key, or_none(FRACTION), "head.dropout", unsaid)
     return usual if said is None else said

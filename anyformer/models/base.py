@@ -21,13 +21,14 @@ class ModelType(ABC):
 
     classes: the model classes that are understood, the usual one first. prefix: what the names of a bare model's file
     lack. ties: tensors that some files hold although they are another's. renamed: endings of names in older files ->
-    those of today.
+    those of today. aliases: other names of keys -> those that are written.
     """
 
     classes: ClassVar[tuple[str, ...]]
     prefix: ClassVar[str] = ""
     ties: ClassVar[Mapping[str, str]] = {}
     renamed: ClassVar[Mapping[str, str]] = {}
+    aliases: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def declare(self, c: Config, name: str) -> ModelSpec:
@@ -49,7 +50,9 @@ class ModelType(ABC):
 
     def read(self, tree: Mapping[str, Any], where: str, allow: Collection[str] = ()) -> ModelSpec:
         """The spec that a published config declares; strict. allow: keys to go on without."""
-        config = Reading(older(tree), where)
+        named = older(tree)
+        named |= {key: named.pop(alias) for alias, key in self.aliases.items() if alias in named}
+        config = Reading(named, where)
         spec = self.declare(config, self.class_of(tree, where))
         config.done(allow)
         return spec

@@ -12,9 +12,10 @@ from anyformer.blocks.sequential import Block
 from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import ACTIVATIONS, FRACTION, POSITIVE, SIZE, Config
 from anyformer.checkpoints.names import Names
-from anyformer.core.spec import HeadSpec, LayerSpec, ModelSpec, PositionSpec
+from anyformer.core.spec import HeadSpec, LayerSpec, ModelSpec, PositionSpec, Ref
 from anyformer.feedforward.activations import Activation
 from anyformer.feedforward.mlp import MLP
+from anyformer.heads.classify import Classify
 from anyformer.heads.masked import Masked
 from anyformer.heads.pretraining import Pretraining
 from anyformer.heads.sentence import Sentence
@@ -52,25 +53,25 @@ class Usual:
     activation: Activation
 
     @staticmethod
-    def of(c: Config, activation: Activation = "gelu") -> Usual:
-        """activation: where the config says none."""
+    def of(c: Config, activation: str = "gelu", dropout: float = 0.1) -> Usual:
+        """activation, dropout: where the config says none."""
         c.expect("is_decoder", False, default=False)
         c.expect("add_cross_attention", False, default=False)
         c.expect("position_embedding_type", "absolute", default="absolute")
         return Usual(
             norm=LayerNorm(eps=c.take("layer_norm_eps", POSITIVE, "norm.eps", 1e-12)),
-            dropout=c.take("hidden_dropout_prob", FRACTION, "dropout", 0.1),
+            dropout=c.take("hidden_dropout_prob", FRACTION, "dropout", dropout),
             activation=c.take("hidden_act", ACTIVATIONS, f"{FF}.activation", activation),
         )
 
 
-def full(c: Config) -> Softmax:
-    """Attention to the whole text."""
+def full(c: Config, dropout: float = 0.1) -> Softmax:
+    """Attention to the whole text. dropout: where the config says none."""
     return Softmax(
         heads=c.take("num_attention_heads", SIZE, f"{MIXER}.heads"),
         pattern=Full(),
         bias=True,
-        dropout=c.take("attention_probs_dropout_prob", FRACTION, f"{MIXER}.dropout", 0.1),
+        dropout=c.take("attention_probs_dropout_prob", FRACTION, f"{MIXER}.dropout", dropout),
     )
 
 
@@ -80,19 +81,18 @@ def block(c: Config, usual: Usual, mixer: LayerSpec) -> Block:
     return Block(mixer=mixer, ff=ff, residual=Post(norm=usual.norm, dropout=usual.dropout))
 
 
-def stack(*blocks: LayerSpec) -> Stack:
-    """Post-norm blocks need no norm at the end."""
-    return Stack(blocks=blocks, norm=NoNorm())
+def alike(c: Config, block: LayerSpec) -> Stack:
+    """Post-norm blocks, all the same, which need no norm at the end."""
+    return Stack(blocks=(block,) * c.count("num_hidden_layers", "body.blocks"), norm=NoNorm())
 
 
 def encoder(c: Config, usual: Usual, position: PositionSpec, body: Stack, head: HeadSpec | None) -> Encoder:
-    """Words, positions and the types of tokens, their sum normalised, then the body."""
-    types = Segments(count=c.take("type_vocab_size", SIZE, "position.schemes.1.count", 2))
+    """Words and positions, their sum normalised, then the body."""
     return Encoder(
         vocabulary=c.take("vocab_size", SIZE, "vocabulary"),
         width=c.take("hidden_size", SIZE, "width"),
-        labels=("segment",),
-        position=Several(schemes=(position, types)),
+        labels=("segment",) if isinstance(position, Several) else (),
+        position=position,
         norm=usual.norm,
         dropout=usual.dropout,
         body=body,
@@ -100,9 +100,43 @@ def encoder(c: Config, usual: Usual, position: PositionSpec, body: Stack, head: 
     )
 
 
+def typed(c: Config, position: PositionSpec) -> Several:
+    """Positions, and beside them a vector for the type of each token."""
+    types = Segments(count=c.take("type_vocab_size", SIZE, "position.schemes.1.count", 2))
+    return Several(schemes=(position, types))
+
+
 def learned(c: Config) -> Learned:
     """A vector for each position."""
     return Learned(length=c.take("max_position_embeddings", SIZE, "position.schemes.0.length", 512))
+
+
+def classes(family: str) -> tuple[str, ...]:
+    """The classes that all kin have, a bare model first."""
+    tasks = ("MaskedLM", "SequenceClassification", "TokenClassification", "QuestionAnswering")
+    return (f"{family}Model", *(f"{family}For{task}" for task in tasks))
+
+
+def task(name: str) -> str:
+    """What a class is for, such as MaskedLM; nothing for a bare model."""
+    return name.partition("For")[2]
+
+
+def head(c: Config, name: str, usual: Usual) -> HeadSpec | None:
+    """What BERT's classes answer."""
+    match task(name):
+        case "MaskedLM":
+            return masked(c, usual)
+        case "PreTraining":
+            return Pretraining(tokens=masked(c, usual))
+        case "SequenceClassification":
+            return whole_text(c, Classify(hidden=True, dropout=head_dropout(c, "classifier_dropout", usual.dropout)))
+        case "TokenClassification":
+            return each_token(c, head_dropout(c, "classifier_dropout", usual.dropout))
+        case "QuestionAnswering":
+            return Span()
+        case _:
+            return pooled(c)
 
 
 def masked(c: Config, usual: Usual) -> Masked:
@@ -162,7 +196,7 @@ def masked_names(theirs: str, ours: str) -> dict[str, str | None]:
     return {**sides(transform), f"{theirs}.bias": f"{ours}.decoder.bias", f"{theirs}.decoder.bias": None}
 
 
-def head_names(head: HeadSpec | None, pooler: str) -> dict[str, str | None]:
+def head_names(head: HeadSpec | Ref | None, pooler: str) -> dict[str, str | None]:
     """The tensors of BERT's heads. pooler: of theirs, which files may have kept from a head that pools."""
     match head:
         case Pretraining():
@@ -175,7 +209,7 @@ def head_names(head: HeadSpec | None, pooler: str) -> dict[str, str | None]:
         case Tag():
             return {**sides({"classifier": "head.out"}), **unread(pooler)}
         case _:
-            return sides({"classifier": "head.out", pooler: "head.pooler.dense"})
+            return {**sides({"classifier": "head.out", pooler: "head.pooler.dense"})}
 
 
 def unread(*parts: str) -> dict[str, None]:
@@ -184,16 +218,9 @@ def unread(*parts: str) -> dict[str, None]:
 
 
 class Bert(ModelType):
-    """BERT (Devlin et al. 2019)."""
+    """BERT, a post-norm encoder that fills in words (Devlin et al. 2019)."""
 
-    classes = (
-        "BertModel",
-        "BertForMaskedLM",
-        "BertForPreTraining",
-        "BertForSequenceClassification",
-        "BertForTokenClassification",
-        "BertForQuestionAnswering",
-    )
+    classes = (*classes("Bert"), "BertForPreTraining")
     prefix = "bert."
     renamed = OLD_NORMS
     ties: ClassVar = {"cls.predictions.decoder.weight": "embedding.weight"}
@@ -201,25 +228,8 @@ class Bert(ModelType):
     def declare(self, c: Config, name: str) -> Encoder:
         usual = Usual.of(c)
         c.ignore("tie_word_embeddings", *OLD_KEYS)
-        one = block(c, usual, full(c))
-        body = stack(*(one,) * c.count("num_hidden_layers", "body.blocks"))
-        return encoder(c, usual, learned(c), body, self.head(c, name, usual))
-
-    def head(self, c: Config, name: str, usual: Usual) -> HeadSpec | None:
-        """What a class answers."""
-        match name:
-            case "BertForMaskedLM":
-                return masked(c, usual)
-            case "BertForPreTraining":
-                return Pretraining(tokens=masked(c, usual))
-            case "BertForSequenceClassification":
-                return whole_text(c, head_dropout(c, "classifier_dropout", usual.dropout))
-            case "BertForTokenClassification":
-                return each_token(c, head_dropout(c, "classifier_dropout", usual.dropout))
-            case "BertForQuestionAnswering":
-                return Span()
-            case _:
-                return pooled(c)
+        body = alike(c, block(c, usual, full(c)))
+        return encoder(c, usual, typed(c, learned(c)), body, head(c, name, usual))
 
     def fitted(self, spec: ModelSpec, tensors: Collection[str]) -> ModelSpec:
         return as_filed(spec, tensors, "bert.pooler.dense.weight")

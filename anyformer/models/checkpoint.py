@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from anyformer.checkpoints.files import read_json
+from anyformer.checkpoints.foreign import Foreign
+from anyformer.checkpoints.gguf_models import read_gguf
+from anyformer.checkpoints.llama2c import read_llama2c
+from anyformer.checkpoints.mingpt import read_mingpt
 from anyformer.core.build import blank_model
 from anyformer.core.errors import InputError
 from anyformer.core.roles import AnyModel
@@ -16,10 +21,13 @@ from anyformer.core.spec import ModelSpec, from_dict
 from anyformer.core.tables import nearest
 from anyformer.data.corpus import Tokenizers
 from anyformer.data.tokenizer import Roles, TextTokenizer
-from anyformer.models.published import CONFIG, open_published, own_form
-from anyformer.models.texts import text_side
+from anyformer.models.published import CONFIG, declared, open_published, own_form
+from anyformer.models.texts import of_folder, text_side
 from anyformer.runs.folder import SOURCE_TOKENIZER, RunFolder
 from anyformer.runs.manifest import NAME as MANIFEST
+
+# Single files of other programs, by what their names end in.
+FILES: dict[str, Callable[[Path], Foreign]] = {".gguf": read_gguf, ".bin": read_llama2c, ".json": read_mingpt}
 
 
 @dataclass(frozen=True)
@@ -47,14 +55,26 @@ def open_checkpoint(path: str | Path, *, best: bool = False, allow: Collection[s
     path = Path(path)
     if is_run(path):
         return _of_run(path, best)
+    if best and path.exists():
+        raise InputError(f"{path} is a published checkpoint, with one set of weights: leave out --best")
     if (path / CONFIG).is_file():
-        if best:
-            raise InputError(f"{path} is a published checkpoint, with one set of weights: leave out --best")
-        return _of_published(path, allow)
+        return _of_published(open_published(path), path, allow)
+    if path.suffix in FILES and path.is_file():
+        return _of_published(FILES[path.suffix](path), path, allow)
     if path.exists():
-        raise InputError(f"{path} is neither a run folder nor a published checkpoint: no {MANIFEST}, no {CONFIG}")
+        raise InputError(
+            f"{path} is neither a run folder nor a published checkpoint: no {MANIFEST}, no {CONFIG}, no GGUF file"
+        )
     near = nearest(path.name, [folder.name for folder in path.parent.glob("*") if folder.is_dir()])
-    raise InputError(f"{path} does not exist{near}")
+    raise InputError(f"{path}: there is no such folder{near}")
+
+
+def declaration(path: str | Path) -> ModelSpec:
+    """What a checkpoint declares, without its weights."""
+    path = Path(path)
+    if not is_run(path) and (path / CONFIG).is_file():
+        return declared(read_json(path / CONFIG), str(path / CONFIG))
+    return from_dict(AnyModel, RunFolder.open(path).spec)
 
 
 def _of_run(path: Path, best: bool) -> Checkpoint:
@@ -65,10 +85,12 @@ def _of_run(path: Path, best: bool) -> Checkpoint:
         return Checkpoint(spec, tensors, tokenizers_of(run), str(path), run.notes)  # notes: weights that are no numbers
 
 
-def _of_published(path: Path, allow: Collection[str]) -> Checkpoint:
-    source = open_published(path)
-    spec, tensors = own_form(source, allow)
-    tokenizer = text_side(path, source.config, spec.vocabulary)
+def _of_published(source: Foreign, path: Path, allow: Collection[str]) -> Checkpoint:
+    spec, tensors = own_form(source, str(path), allow)
+    if source.tokenizer is not None:
+        tokenizer = text_side(source.tokenizer, source.config, spec.vocabulary, str(path))
+    else:
+        tokenizer = of_folder(path, source.config, spec.vocabulary) if path.is_dir() else None
     notes = [
         f"{path}: {name} has {count} values that are not finite"
         for name, tensor in tensors.items()

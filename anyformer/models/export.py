@@ -13,6 +13,8 @@ from torch import Tensor
 
 from anyformer.checkpoints.config import Inexpressible
 from anyformer.checkpoints.files import INDEX, SINGLE
+from anyformer.checkpoints.foreign import Foreign
+from anyformer.checkpoints.gguf_write import Type, write_gguf
 from anyformer.core.errors import ConfigError
 from anyformer.core.model import Model
 from anyformer.core.tables import table
@@ -48,6 +50,17 @@ def export_hf(model: Model, folder: Path, model_type: str | None = None) -> str:
             _write_json(made / "tokenizer_config.json", _tokenizer_config(texts, config))
             if special:
                 _write_json(made / GENERATION, special)
+    return name
+
+
+def export_gguf(model: Model, path: Path, kind: Type = "F32") -> str:
+    """Writes a GGUF file, matrices as `kind`, and says of which model type. ConfigError: GGUF has no key for a part."""
+    if path.exists():
+        raise ConfigError(f"{path} exists: choose another name")
+    name, config, tensors = expressed(model)
+    texts = model.tokenizer if isinstance(model.tokenizer, TextTokenizer) else None
+    special = {} if texts is None else _special(texts)
+    write_gguf(Foreign({**config, **special}, tensors, None if texts is None else texts.definition), path, kind)
     return name
 
 

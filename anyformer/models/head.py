@@ -7,12 +7,16 @@ from anyformer.core.spec import HeadSpec
 from anyformer.heads.language import Language
 from anyformer.heads.tied import Tied
 
-HEADS = one_of({True: Tied(), False: Language()})
 
+def language(
+    c: Config, *, bare: bool, tied: bool, at: str = "head", scale: float = 1.0, bias: bool = False
+) -> HeadSpec | None:
+    """What `tie_word_embeddings` says. bare: a model without a head. tied: where the config does not say it.
 
-def language(c: Config, *, bare: bool, tied: bool) -> HeadSpec | None:
-    """What `tie_word_embeddings` says. bare: a model without a head. tied: where the config does not say it."""
+    scale, bias: of either head.
+    """
     if bare:
         c.ignore("tie_word_embeddings")
         return None
-    return c.take("tie_word_embeddings", HEADS, "head", tied)
+    heads = one_of({True: Tied(scale=scale, bias=bias), False: Language(scale=scale, bias=bias)})
+    return c.take("tie_word_embeddings", heads, at, tied)

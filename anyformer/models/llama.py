@@ -1,24 +1,102 @@
-"""Llama (Touvron et al. 2023): a pre-norm decoder with RMSNorm, rotary positions, grouped heads and SwiGLU."""
+"""Llama (Touvron et al. 2023): a pre-norm decoder with RMSNorm, rotary positions, grouped heads and SwiGLU.
+
+What its kin share with it stands here as well.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from anyformer.architectures.decoder import Decoder
-from anyformer.attention.softmax import Softmax
 from anyformer.blocks.sequential import Block
 from anyformer.blocks.stack import Stack
-from anyformer.checkpoints.config import ACTIVATIONS, FLAG, FRACTION, POSITIVE, SIZE, Config, or_none
-from anyformer.checkpoints.names import Names
-from anyformer.core.spec import ModelSpec
+from anyformer.checkpoints.config import ACTIVATIONS, FLAG, POSITIVE, SIZE, Config, Kind, or_none
+from anyformer.checkpoints.names import Names, Rule
+from anyformer.core.spec import HeadSpec, LayerSpec, ModelSpec, NormSpec
+from anyformer.embeddings.tokens import Tokens
 from anyformer.feedforward.gated import Gated
 from anyformer.models.base import ModelType
+from anyformer.models.bert import sides
+from anyformer.models.grouped import attention, unless
 from anyformer.models.head import language
 from anyformer.models.rope import rotary
 from anyformer.norms.rms import RMSNorm
 from anyformer.residuals.pre import Pre
 
-MIXER, FF = "body.blocks.0.mixer", "body.blocks.0.ff"
+MIXER, FF, RESIDUAL = "body.blocks.0.mixer", "body.blocks.0.ff", "body.blocks.0.residual"
+POSITION = f"{MIXER}.position"
+TIES = {"lm_head.weight": "embedding.weight"}
+
+# names of a file -> ours, without the side; those of a layer within it
+ENDS = {"model.embed_tokens": "embedding", "model.norm": "body.norm", "lm_head": "head.out"}
+NORMS = {"input_layernorm": "residual.norm.mixer", "post_attention_layernorm": "residual.norm.ff"}
+ATTENTION = {f"self_attn.{part}_proj": f"mixer.{part}" for part in ("q", "k", "v", "o")}
+GATED = {f"mlp.{part}_proj": f"ff.{part}" for part in ("gate", "up", "down")}
+
+
+def context(c: Config, usual: int) -> int | None:
+    """The longest text. usual: where the config does not say it."""
+    return c.take("max_position_embeddings", or_none(SIZE), "context", usual)
+
+
+def rms(c: Config, usual: float = 1e-6) -> RMSNorm:
+    """The one norm that stands everywhere. usual: its epsilon, where the config does not say it."""
+    return RMSNorm(eps=c.take("rms_norm_eps", POSITIVE, "body.norm.eps", usual))
+
+
+def usual_size(c: Config) -> Kind[int | None]:
+    """How the size of a head is told, where readers take no null: as its share of the width."""
+    width, heads = c.take("hidden_size", SIZE, "width"), c.take("num_attention_heads", SIZE, f"{MIXER}.heads")
+    return unless(width // heads)
+
+
+def no_padding(c: Config) -> None:
+    """Write that no token pads: the ids that readers take otherwise may lie outside a small vocabulary."""
+    c.take("pad_token_id", Kind("an id, or null", lambda _: None, lambda _: None), "vocabulary", None)
+
+
+def gated(c: Config, *, bias: bool | None = None) -> Gated:
+    """bias: where the config does not say it; None: it has no such key."""
+    return Gated(
+        hidden=c.take("intermediate_size", SIZE, f"{FF}.hidden"),
+        activation=c.take("hidden_act", ACTIVATIONS, f"{FF}.activation", "silu"),
+        bias=False if bias is None else c.take("mlp_bias", FLAG, f"{FF}.bias", bias),
+    )
+
+
+def layers(c: Config) -> int:
+    """How many there are."""
+    return c.count("num_hidden_layers", "body.blocks")
+
+
+def decoder(
+    c: Config,
+    longest: int | None,
+    blocks: Sequence[LayerSpec],
+    norm: NormSpec,
+    head: HeadSpec | None,
+    *,
+    embedding: Tokens | None = None,
+    dropout: float = 0.0,
+) -> Decoder:
+    """The blocks between an embedding and a head. norm: the last one."""
+    return Decoder(
+        vocabulary=c.take("vocab_size", SIZE, "vocabulary"),
+        width=c.take("hidden_size", SIZE, "width"),
+        context=longest,
+        embedding=embedding or Tokens(),
+        dropout=dropout,
+        body=Stack(blocks=tuple(blocks), norm=norm),
+        head=head,
+    )
+
+
+def tensors(layer: Mapping[str, str], ends: Mapping[str, str] = ENDS) -> dict[str, str | Rule | None]:
+    """A table of names. layer: what each layer has."""
+    theirs, ours = "model.layers.{i}", "body.blocks.{i}"
+    within = {f"{theirs}.{name}": f"{ours}.{part}" for name, part in layer.items()}
+    return {**sides({**ends, **within}), f"{theirs}.self_attn.rotary_emb.inv_freq": None}
 
 
 class Llama(ModelType):
@@ -26,45 +104,14 @@ class Llama(ModelType):
 
     classes = ("LlamaForCausalLM", "LlamaModel")
     prefix = "model."
-    ties: ClassVar = {"lm_head.weight": "embedding.weight"}
+    ties: ClassVar = TIES
 
     def declare(self, c: Config, name: str) -> Decoder:
-        context = c.take("max_position_embeddings", or_none(SIZE), "context", 2048)
-        norm = RMSNorm(eps=c.take("rms_norm_eps", POSITIVE, "body.norm.eps", 1e-6))
-        mixer = Softmax(
-            heads=c.take("num_attention_heads", SIZE, f"{MIXER}.heads"),
-            kv_heads=c.take("num_key_value_heads", or_none(SIZE), f"{MIXER}.kv_heads", None),
-            head_size=c.take("head_dim", or_none(SIZE), f"{MIXER}.head_size", None),
-            bias=c.take("attention_bias", FLAG, f"{MIXER}.bias", False),
-            position=rotary(c, f"{MIXER}.position", context),
-            dropout=c.take("attention_dropout", FRACTION, f"{MIXER}.dropout", 0.0),
-        )
-        ff = Gated(
-            hidden=c.take("intermediate_size", SIZE, f"{FF}.hidden"),
-            activation=c.take("hidden_act", ACTIVATIONS, f"{FF}.activation", "silu"),
-            bias=c.take("mlp_bias", FLAG, f"{FF}.bias", False),
-        )
-        block = Block(mixer=mixer, ff=ff, residual=Pre(norm=norm))
-        return Decoder(
-            vocabulary=c.take("vocab_size", SIZE, "vocabulary"),
-            width=c.take("hidden_size", SIZE, "width"),
-            context=context,
-            body=Stack(blocks=(block,) * c.count("num_hidden_layers", "body.blocks"), norm=norm),
-            head=language(c, bare=name == "LlamaModel", tied=False),
-        )
+        longest, norm = context(c, 2048), rms(c)
+        mixer = attention(c, MIXER, rotary(c, POSITION, longest), kv_heads=None, bias=False)
+        block = Block(mixer=mixer, ff=gated(c, bias=False), residual=Pre(norm=norm))
+        head = language(c, bare=name == "LlamaModel", tied=False)
+        return decoder(c, longest, (block,) * layers(c), norm, head)
 
     def names(self, spec: ModelSpec) -> Names:
-        theirs, ours = "model.layers.{i}", "body.blocks.{i}"
-        table: dict[str, str] = {
-            "model.embed_tokens.weight": "embedding.weight",
-            f"{theirs}.input_layernorm.weight": f"{ours}.residual.norm.mixer.weight",
-            f"{theirs}.post_attention_layernorm.weight": f"{ours}.residual.norm.ff.weight",
-            "model.norm.weight": "body.norm.weight",
-            "lm_head.weight": "head.out.weight",
-        }
-        for side in ("weight", "bias"):
-            for part in ("q", "k", "v", "o"):
-                table[f"{theirs}.self_attn.{part}_proj.{side}"] = f"{ours}.mixer.{part}.{side}"
-            for part in ("gate", "up", "down"):
-                table[f"{theirs}.mlp.{part}_proj.{side}"] = f"{ours}.ff.{part}.{side}"
-        return {**table, f"{theirs}.self_attn.rotary_emb.inv_freq": None}
+        return tensors({**NORMS, **ATTENTION, **GATED})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -14,6 +14,22 @@ from anyformer.data.corpus import Tokenizers
 from anyformer.models.checkpoint import open_checkpoint
 from anyformer.models.published import common_dtype
 from anyformer.models.surgery import Surgery, changed_spec, operate
+
+
+class How(TypedDict, total=False):
+    """How a trained model is opened.
+
+    changes: path in the model -> new value, such as {"body.blocks.*.mixer.pattern": "causal & window(64)"}; what has a
+    weight of the same name and shape keeps it, and a warning names what is new and what is dropped. dtype: None: that
+    of the weights. best: the weights of a run that did best on held-out text, not the last ones. allow: keys and
+    tensors of a published folder to go on without.
+    """
+
+    changes: Mapping[str, Any] | None
+    device: str | torch.device
+    dtype: torch.dtype | None
+    best: bool
+    allow: Collection[str]
 
 
 def load(
@@ -25,16 +41,11 @@ def load(
     best: bool = False,
     allow: Collection[str] = (),
 ) -> Model:
-    """The model of a run, or of a folder as others publish theirs, ready to read and write.
-
-    changes: path in the model -> new value, such as {"body.blocks.*.mixer.pattern": "causal & window(64)"}; what has a
-    weight of the same name and shape keeps it, and a warning names what is new and what is dropped. dtype: None: that
-    of the weights. best: the weights of a run that did best on held-out text, not the last ones. allow: keys and
-    tensors of a published folder to go on without.
-    """
+    """The model of a run, or of a folder as others publish theirs, ready to read and write. Arguments: see `How`."""
     model, surgery, notes = operated(path, changes, device=device, dtype=dtype, best=best, allow=allow)
-    for note in (*notes, *surgery.lines()):
-        warnings.warn(note, stacklevel=2)
+    for note in (*notes, "; ".join(surgery.lines())):
+        if note:
+            warnings.warn(note, stacklevel=2)
     return model
 
 

@@ -7,7 +7,6 @@ the pages of their files until they are written to, so that loading costs neithe
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from anyformer.checkpoints.files import read_json
+from anyformer.checkpoints.foreign import Foreign
 from anyformer.checkpoints.names import Names, links, says_nothing
 from anyformer.core.build import blank_model
 from anyformer.core.errors import InputError
@@ -28,15 +28,6 @@ from anyformer.models.surgery import operate
 
 CONFIG = "config.json"
 PACKAGE = "anyformer.models"
-
-
-@dataclass(frozen=True)
-class Published:
-    """A config and the tensors that belong to it, under their published names. where: for messages."""
-
-    config: Mapping[str, Any]
-    tensors: Mapping[str, Tensor]
-    where: str
 
 
 def model_type(name: object, where: str) -> ModelType:
@@ -63,14 +54,14 @@ def declared(config: Mapping[str, Any], where: str, allow: Collection[str] = ())
 
 
 def tensors_for(
-    source: Published, spec: ModelSpec, parameters: Mapping[str, Tensor], allow: Collection[str] = ()
+    source: Foreign, where: str, spec: ModelSpec, parameters: Mapping[str, Tensor], allow: Collection[str] = ()
 ) -> dict[str, Tensor]:
     """What a file's tensors are as the parameters of a spec.
 
     parameters: those of the model that the file's config declares, of which only the shapes are read. allow: tensors to
     go on without.
     """
-    kind = model_type(source.config.get("model_type"), source.where)
+    kind = model_type(source.config.get("model_type"), where)
     theirs = _with_prefix(source.tensors, kind)
     names = kind.names(spec)
     found, used = {}, set()
@@ -84,7 +75,7 @@ def tensors_for(
             parts = link.rule.split(tensor, shapes)
         except (ValueError, RuntimeError) as error:
             raise InputError(
-                f"{source.where}: {theirs[link.theirs]} has the shape {tuple(tensor.shape)}, from which "
+                f"{where}: {theirs[link.theirs]} has the shape {tuple(tensor.shape)}, from which "
                 f"{' and '.join(map('{} {}'.format, link.ours, shapes))} cannot be made: "
                 f"{str(error).splitlines()[0]}"
             ) from None
@@ -93,11 +84,11 @@ def tensors_for(
         if copy in theirs and copy not in used and owner in found:
             if not torch.equal(source.tensors[theirs[copy]], found[owner]):
                 raise InputError(
-                    f"{source.where}: the config ties {copy} to {owner}, but the file has another tensor for it: set "
+                    f"{where}: the config ties {copy} to {owner}, but the file has another tensor for it: set "
                     "tie_word_embeddings to false in config.json"
                 )
             used.add(copy)
-    _check(source, names, theirs, used, found, parameters, allow)
+    _check(where, names, theirs, used, found, parameters, allow)
     return found
 
 
@@ -108,7 +99,7 @@ def _with_prefix(tensors: Mapping[str, Tensor], kind: ModelType) -> dict[str, st
 
 
 def _check(
-    source: Published,
+    where: str,
     names: Names,
     theirs: Mapping[str, str],
     used: Collection[str],
@@ -128,21 +119,23 @@ def _check(
             else "",
             *(f"{name} is {tuple(found[name].shape)}, not {tuple(parameters[name].shape)}" for name in odd[:4]),
         ]
-        raise InputError(f"{source.where}: the weights do not fit the config: {'; '.join(filter(None, parts))}")
+        raise InputError(f"{where}: the weights do not fit the config: {'; '.join(filter(None, parts))}")
 
 
-def own_form(source: Published, allow: Collection[str] = ()) -> tuple[ModelSpec, dict[str, Tensor]]:
+def own_form(source: Foreign, where: str, allow: Collection[str] = ()) -> tuple[ModelSpec, dict[str, Tensor]]:
     """The spec of a published checkpoint, and its tensors under our names."""
-    kind = model_type(source.config.get("model_type"), source.where)
-    spec = declared(source.config, f"{source.where}: {CONFIG}", allow)
+    kind = model_type(source.config.get("model_type"), where)
+    spec = declared(source.config, f"{where}: {CONFIG}", allow)
     spec = kind.fitted(spec, _with_prefix(source.tensors, kind))
-    return spec, tensors_for(source, spec, blank_model(spec, torch.float32).state_dict(), allow)
+    return spec, tensors_for(source, where, spec, blank_model(spec, torch.float32).state_dict(), allow)
 
 
-def load_published(source: Published, *, dtype: torch.dtype | None = None, allow: Collection[str] = ()) -> Model:
+def load_published(
+    source: Foreign, where: str, *, dtype: torch.dtype | None = None, allow: Collection[str] = ()
+) -> Model:
     """The model of a published checkpoint, as it was published."""
-    spec, tensors = own_form(source, allow)
-    return operate(spec, tensors, dtype or common_dtype(tensors, source.where))[0].eval()
+    spec, tensors = own_form(source, where, allow)
+    return operate(spec, tensors, dtype or common_dtype(tensors, where))[0].eval()
 
 
 def common_dtype(tensors: Mapping[str, Tensor], where: str) -> torch.dtype:
@@ -167,7 +160,10 @@ def published(model: Model, name: str) -> tuple[dict[str, Any], dict[str, Tensor
         made[link.theirs] = link.rule.join([parameters[ours].detach() for ours in link.ours]).contiguous()
         used.update(link.ours)
     assert used == parameters.keys(), f"no names for {sorted(parameters.keys() - used)}"  # a table that is not whole
-    if config["architectures"][0].endswith("Model"):  # a bare one, whose tensors are not within another
+    named = config["architectures"][0]
+    if named.endswith("Model") and not named.endswith(
+        ("LMHeadModel", "MTModel")
+    ):  # a bare one, its tensors not within another
         made = {theirs.removeprefix(kind.prefix): tensor for theirs, tensor in made.items()}
     return config, made
 
@@ -177,8 +173,8 @@ def is_published(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def open_published(folder: Path) -> Published:
+def open_published(folder: Path) -> Foreign:
     """A folder's config and its mapped tensors."""
     from anyformer.checkpoints.files import Weights
 
-    return Published(read_json(folder / CONFIG), Weights.open(folder), str(folder))
+    return Foreign(read_json(folder / CONFIG), Weights.open(folder))

@@ -67,6 +67,8 @@ def operate(spec: ModelSpec, tensors: Mapping[str, Tensor], dtype: torch.dtype, 
     """A model of `spec` with all of the tensors that fit it, themselves and not copies, and what became of all."""
     model = blank_model(spec, dtype)
     surgery = Surgery.of(tensors, model.state_dict())
+    if not surgery.kept:
+        raise ConfigError("none of the weights fits what the model is changed to; train such a model anew")
     for name in surgery.kept:
         _put(model, name, tensors[name].to(dtype))
     shapes = {name: model.state_dict()[name].shape for name in surgery.new}

@@ -8,6 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from anyformer.checkpoints import tokenizers
 from anyformer.checkpoints.files import read_json
 from anyformer.core.errors import InputError
 from anyformer.core.explain import came
@@ -17,17 +18,20 @@ from anyformer.data.tokenizer import Roles, TextTokenizer
 GENERATION = "generation_config.json"
 
 
-def text_side(folder: Path, config: Mapping[str, Any], vocabulary: int | None) -> TextTokenizer | None:
+def of_folder(folder: Path, config: Mapping[str, Any], vocabulary: int | None) -> TextTokenizer | None:
     """The tokenizer of a folder; None where there is none. vocabulary: rows of the model's table."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return None
-    definition = TextTokenizer.load(path).definition
+    found = tokenizers.definition(folder)
     more = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
-    tokenizer = TextTokenizer.read(definition, str(path), roles({**config, **more}, definition, str(folder)))
+    return None if found is None else text_side(found, {**config, **more}, vocabulary, str(folder))
+
+
+def text_side(definition: str, config: Mapping[str, Any], vocabulary: int | None, where: str) -> TextTokenizer:
+    """A tokenizer from the text of its `tokenizer.json`. vocabulary: rows of the model's table."""
+    definition = TextTokenizer.read(definition, where).definition
+    tokenizer = TextTokenizer.read(definition, where, roles(config, definition, where))
     if vocabulary is not None and tokenizer.vocabulary > vocabulary:
         raise InputError(
-            f"{path}: has {tokenizer.vocabulary} tokens, the model's table {vocabulary} rows: they are not a pair"
+            f"{where}: has {tokenizer.vocabulary} tokens, the model's table {vocabulary} rows: they are not a pair"
         )
     return tokenizer
 

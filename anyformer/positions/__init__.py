@@ -10,5 +10,6 @@ TABLE = {
     "several": "several:Several",
     "shaw": "shaw:Shaw",
     "sinusoidal": "sinusoidal:Sinusoidal",
+    "sinusoidal_halves": "sinusoidal_halves:SinusoidalHalves",
     "t5": "t5:T5",
 }

@@ -145,6 +145,6 @@ def _model(given: Any) -> dict[str, Any]:
 
 def _declared(folder: str) -> Any:
     """The declaration of a trained model."""
-    from anyformer.models.checkpoint import open_checkpoint
+    from anyformer.models.checkpoint import declaration
 
-    return open_checkpoint(folder).spec.to_dict()
+    return declaration(folder).to_dict()

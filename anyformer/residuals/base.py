@@ -28,12 +28,17 @@ class Residual(Part, ABC):
 
 
 class PerPart(Part):
-    """The same kind of module once for each part of a block: `norm.mixer`, `norm.ff`."""
+    """The same kind of module once for each part of a block: `norm.mixer`, `norm.ff`.
 
-    def __init__(self, at: Site, spec: Builds[nn.Module] | Ref) -> None:
+    mixer: another kind for that part.
+    """
+
+    def __init__(self, at: Site, spec: Builds[nn.Module] | Ref, mixer: Builds[nn.Module] | Ref | None = None) -> None:
         super().__init__(at)
+        if mixer is not None and "mixer" not in at.joins:
+            raise ValueError(f"{at.path}: the block joins {', '.join(at.joins)}, and no mixer that has its own norm")
         for part in at.joins:
-            self.hold(at, part, spec)
+            self.hold(at, part, spec if mixer is None or part != "mixer" else mixer)
 
     def __getitem__(self, part: str) -> nn.Module:
         return self._modules[part]  # pyright: ignore[reportReturnType]

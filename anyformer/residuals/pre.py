@@ -15,12 +15,14 @@ from anyformer.residuals.base import PerPart, Residual
 class Pre(ResidualSpec):
     """x + f(norm(x)) (Xiong et al. 2020).
 
-    scale: c, what a part says is multiplied by (Granite).
+    scale: c, what a part says is multiplied by (Granite). mixer_norm: another norm before the mixer alone (ModernBERT's
+    first layer: `no_norm`).
     """
 
     norm: Norm = LayerNorm()
     scale: Positive = 1.0
     dropout: Fraction = 0.0
+    mixer_norm: Norm | None = None
 
     def build(self, at: Site) -> PreResidual:
         return PreResidual(self, at)
@@ -32,7 +34,7 @@ class PreResidual(Residual):
     def __init__(self, spec: Pre, at: Site) -> None:
         super().__init__(at)
         self.scale, self.dropout = spec.scale, spec.dropout
-        self.norm = PerPart(at.at("norm"), spec.norm)
+        self.norm = PerPart(at.at("norm"), spec.norm, spec.mixer_norm)
 
     def enter(self, part: str, x: Tensor) -> Tensor:
         return self.norm[part](x)

@@ -73,10 +73,10 @@ def read_header(path: Path) -> Header:
         return check_header(file, path)
 
 
-def opened(path: Path) -> BufferedReader:
+def opened(path: Path, wanted: str = "safetensors weights") -> BufferedReader:
     if not os.path.isfile(path):  # a pipe or a device would hang or never end
         what = "not a file" if os.path.exists(path) else "no such file"
-        raise InputError(f"{path}: {what}; expected safetensors weights")
+        raise InputError(f"{path}: {what}; expected {wanted}")
     try:
         return path.open("rb")
     except OSError as error:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import torch
+from typing_extensions import Unpack
 
 from anyformer.core.errors import ConfigError, InputError, NumericalStop
 from anyformer.data.corpus import Corpus, text_data
+from anyformer.models.load import How
 from anyformer.runs.folder import RunFolder
 from anyformer.training.finished import Finished
 from anyformer.training.measure import measure
@@ -21,17 +21,15 @@ def evaluate(
     run: str | Path,
     data: str | None = None,
     *,
-    changes: Mapping[str, Any] | None = None,
     batches: int | None = None,
-    best: bool = False,
-    device: str | torch.device = "cpu",
+    **how: Unpack[How],
 ) -> Result:
     """What a run is worth on its own held-out text, or on all of `data` (a file or a folder), in its own windows.
 
-    data: is cut into documents as the run's text was. changes: to the declaration, as in `load`. batches: only the
-    first so many, of as many rows as in training. best: the weights that did best, not the last.
+    data: is cut into documents as the run's text was. batches: only the first so many, of as many rows as in training.
+    how: the run is opened, as in `load`.
     """
-    done = Finished.open(run, changes, best, device)
+    done = Finished.open(run, **how)
     recipe, objective = done.recipe, done.objective
     if data is None and done.folder is None:
         raise ConfigError(f"{run} is a published checkpoint, with no held-out text of its own: name some, --data FILE")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from typing_extensions import Unpack
 
 from anyformer import __version__
 from anyformer.architectures.encoder_decoder import EncoderDecoder
@@ -18,7 +17,7 @@ from anyformer.data.corpus import Tokenizers
 from anyformer.data.tokenizer import TextTokenizer
 from anyformer.models.checkpoint import is_run
 from anyformer.models.export import roles_of
-from anyformer.models.load import load
+from anyformer.models.load import How, load
 from anyformer.recipes.read import read, write
 from anyformer.recipes.schema import Recipe
 from anyformer.runs.folder import RunFolder
@@ -50,15 +49,9 @@ class Finished:
     tokenizers: Tokenizers
 
     @staticmethod
-    def open(
-        path: str | Path,
-        changes: Mapping[str, Any] | None,
-        best: bool,
-        device: str | torch.device,
-        allow: Collection[str] = (),
-    ) -> Finished:
-        """changes, best, device, allow: as in `load`."""
-        model = load(path, changes, device=device, best=best, allow=allow)
+    def open(path: str | Path, **how: Unpack[How]) -> Finished:
+        """The model at a path."""
+        model = load(path, **how)
         if not isinstance(model.tokenizer, TextTokenizer):
             raise InputError(f"{path} has no tokenizer, so text cannot be read with it")
         source = model.source_tokenizer
@@ -74,7 +67,7 @@ def asked(model: Model) -> Recipe:
     spec = model.spec
     tree = spec.to_dict()
     head = (tree.get("head") or {}).get("kind")
-    objective = "seq2seq" if isinstance(spec, EncoderDecoder) else ASKED.get(head, "next_token")
+    objective = "seq2seq" if isinstance(spec, EncoderDecoder) else ASKED.get(str(head), "next_token")
     length = min(n for n in (LENGTH, model.longest, tree.get("context")) if n is not None)
     data = {"kind": "text" if objective in ON_TEXTS else "parallel" if objective == "seq2seq" else "table", "path": "-"}
     settings = {"training": {"length": length, "batch": 8}, "budget": {"steps": 1}}

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -29,6 +29,7 @@ from anyformer.architectures.encoder_decoder import SOURCE, EncoderDecoderModel
 from anyformer.blocks.stack import BlockStack
 from anyformer.core.build import made
 from anyformer.core.context import Context, Source, Where
+from anyformer.core.modality import Modality, placed
 from anyformer.core.model import Model
 from anyformer.core.tree import tensors, tree_map
 from anyformer.feedforward.experts import ExpertLayer
@@ -137,7 +138,8 @@ class Sketch:
         if self.two:
             sources = {SOURCE: self._source(rows, length // 2)}
             length -= length // 2
-        ids = torch.zeros(rows, length, dtype=torch.long)
+        entering = blank(model.embedding, rows, length)
+        ids, coords = placed(entering, model.embedding, None)
 
         def read(h: Tensor, where: Where) -> Tensor:
             if isinstance(model.head, TokenHead):
@@ -145,16 +147,27 @@ class Sketch:
             return (h if model.head is None else model.head(h, where)).float().log_softmax(-1)
 
         labels = dict.fromkeys(model.labels, ids)
-        coords = ids[..., None].expand(rows, length, model.rank) if model.rank > 1 else None
-        return model.step(ids, labels=labels, coords=coords, sources=sources, checkpoint=checkpointing, reader=read)[0]
+        if coords is None and model.rank > 1:
+            coords = ids[..., None].expand(*ids.shape, model.rank)
+        given = {"labels": labels, "coords": coords, "sources": sources, "checkpoint": checkpointing}
+        return model.step(entering, **given, reader=read)[0]
 
     def _source(self, rows: int, length: int) -> Source:
         """A source as `encode` makes it, whose checks would read ids."""
         model = self.model
         assert isinstance(model, EncoderDecoderModel)
+        entering = blank(model.enter_source.embedding, rows, length)
+        rows, length = placed(entering, model.enter_source.embedding, None)[0].shape
         where = Where.start(rows, length)
-        x = model.enter_source(torch.zeros(rows, length, dtype=torch.long), where)
+        x = model.enter_source(entering, where)
         return Source(model.encoder(x, Context(where, straight=True), None)[0], where)
+
+
+def blank(embedding: nn.Module, rows: int, length: int) -> Tensor:
+    """What enters to make so many vectors a row, all zeros."""
+    if isinstance(embedding, Modality):
+        return torch.zeros(rows, *embedding.shape(length))
+    return torch.zeros(rows, length, dtype=torch.long)
 
 
 def evenly(layer: ExpertLayer, x: Tensor, weights: Tensor, chosen: Tensor, counts: Tensor, ctx: Context) -> Tensor:

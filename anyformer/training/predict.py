@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from typing_extensions import Unpack
 
 from anyformer.core.errors import InputError
 from anyformer.core.model import Model
 from anyformer.data.base import Row
+from anyformer.models.load import How
 from anyformer.training.finished import Finished
 from anyformer.training.objectives.base import Coder, Objective
 
@@ -20,23 +22,16 @@ ROWS = 32  # at a time
 Answer = dict[str, Any]
 
 
-def predict(
-    run: str | Path,
-    rows: Iterable[str | Row],
-    *,
-    changes: Mapping[str, Any] | None = None,
-    best: bool = False,
-    device: str | torch.device = "cpu",
-) -> list[Answer]:
+def predict(run: str | Path, rows: Iterable[str | Row], **how: Unpack[How]) -> list[Answer]:
     """What the run says of each row, in order, such as {"label": "1", "probability": 0.9}.
 
-    rows: texts, or mappings with the columns of the data that the run was trained on, the answer left out. changes,
-    best, device: as in `load`. InputError: a row cannot be read; it is named by its number.
+    rows: texts, or mappings with the columns of the data that the run was trained on, the answer left out. how: the
+    run is opened, as in `load`. InputError: a row cannot be read; it is named by its number.
     """
     if isinstance(rows, str):
         raise ValueError("rows must be a list of texts or of mappings; came one text: put it in a list")
     answers = []
-    for number, answer in enumerate(predictor(run, changes=changes, best=best, device=device).answers(rows), 1):
+    for number, answer in enumerate(predictor(run, **how).answers(rows), 1):
         if isinstance(answer, InputError):
             raise InputError(f"row {number}: {answer}")
         answers.append(answer)
@@ -71,13 +66,7 @@ class Predictor:
             return [error] if len(rows) == 1 else [answer for row in rows for answer in self._together([row])]
 
 
-def predictor(
-    run: str | Path,
-    *,
-    changes: Mapping[str, Any] | None = None,
-    best: bool = False,
-    device: str | torch.device = "cpu",
-) -> Predictor:
+def predictor(run: str | Path, **how: Unpack[How]) -> Predictor:
     """The run, loaded."""
-    done = Finished.open(run, changes, best, device)
+    done = Finished.open(run, **how)
     return Predictor(done.model, done.objective, Coder(done.tokenizers, done.objective.classes_of(done.recipe.model)))

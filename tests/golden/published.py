@@ -11,7 +11,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from anyformer.architectures.encoder_decoder import EncoderDecoderModel
+from anyformer.checkpoints.foreign import Foreign
 from anyformer.core.model import Model
 from anyformer.core.tape import Tape
-from anyformer.models.published import Published, load_published, published
+from anyformer.models.published import load_published, published
 from anyformer.runs.header import read_header
 
 STORED = Path(__file__).parent / "data"
@@ -59,6 +60,8 @@ class Case:
     """One reference. name: of the line that is printed; its first word is the model type.
 
     reference: the class in transformers. config: for that class's config, every value unusual. std: of the weights.
+    idle: tensors that the class has and never reads, which we do not write. attention: which of its implementations.
+    apart: tensors that published files have and the library writes only as another's -> that one.
     written: whether our config of it declares the same again, and is written; false, with the reason in `why`.
     """
 
@@ -68,6 +71,9 @@ class Case:
     style: Style
     std: float = 0.5
     why: str = ""
+    idle: frozenset[str] = frozenset()
+    attention: str = "eager"
+    apart: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def model_type(self) -> str:
@@ -91,14 +97,21 @@ def weight(name: str, shape: tuple[int, ...], std: float) -> Tensor:
     return numbers(*shape, std=std, seed=zlib.crc32(name.encode()))
 
 
+LABELS = {"token_type_ids": "segment", "global_attention_mask": "global"}
+
+
+def labels(inputs: Inputs) -> Inputs:
+    """What is told of tokens, under our names."""
+    return {LABELS[name]: value for name, value in inputs.items() if name in LABELS}
+
+
 def _text(config: Mapping[str, Any]) -> Inputs:
     return {"input_ids": integers(5, config["vocab_size"], ROWS, LENGTH)}  # the first ones are often special
 
 
 def _ask(model: Model, inputs: Inputs) -> Answer:
     tape = Tape([STREAM])
-    labels = {"segment": inputs["token_type_ids"]} if "token_type_ids" in inputs else None
-    out = model(inputs["input_ids"], tape=tape, labels=labels)
+    out = model(inputs["input_ids"], tape=tape, labels=labels(inputs))
     return Answer(out, tuple(tape.values.values())[:-1])
 
 
@@ -109,12 +122,16 @@ def _answer(output: Any) -> Answer:
 
 def _two_texts(config: Mapping[str, Any]) -> Inputs:
     ids = integers(5, config["vocab_size"], ROWS, LENGTH + 4)
-    return {"input_ids": ids[:, :LENGTH], "decoder_input_ids": ids[:, -7:]}
+    return {"input_ids": ids[:, :LENGTH].contiguous(), "decoder_input_ids": ids[:, -7:].contiguous()}
 
 
 def _translate(model: Model, inputs: Inputs) -> Answer:
     assert isinstance(model, EncoderDecoderModel)
     return Answer(model(inputs["decoder_input_ids"], sources={"source": model.encode(inputs["input_ids"])}))
+
+
+def _translated(output: Any) -> Answer:
+    return Answer(output.logits if "logits" in output else output.last_hidden_state)
 
 
 def _segments(config: Mapping[str, Any]) -> Inputs:
@@ -123,7 +140,7 @@ def _segments(config: Mapping[str, Any]) -> Inputs:
 
 TEXT = Style(_text, _ask, _answer)
 SEGMENTS = Style(_segments, _ask, _answer)
-TWO_TEXTS = Style(_two_texts, _translate, lambda output: Answer(output.logits))
+TWO_TEXTS = Style(_two_texts, _translate, _translated)
 
 
 @dataclass(frozen=True)
@@ -135,9 +152,9 @@ class Reference:
     inputs: Inputs
     answer: Answer
 
-    def published(self, case: Case) -> Published:
+    def published(self, case: Case) -> Foreign:
         tensors = {name: weight(name, shape, case.std) for name, shape in self.shapes.items()}
-        return Published(self.config, tensors, case.name)
+        return Foreign(self.config, tensors)
 
 
 def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -149,10 +166,19 @@ def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 def opened(case: Case, folder: Path) -> Any:
     """What transformers reads in a folder, in float64."""
     cls = getattr(pytest.importorskip("transformers"), case.reference)
-    model, told = cls.from_pretrained(
-        folder, dtype=torch.float64, attn_implementation="eager", output_loading_info=True
-    )
-    odd = {key: names for key, names in told.items() if names}
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)  # some make tables while they are read
+    try:
+        model, told = cls.from_pretrained(
+            folder,
+            dtype=torch.float64,
+            attn_implementation=case.attention,
+            experts_implementation="eager",
+            output_loading_info=True,
+        )
+    finally:
+        torch.set_default_dtype(usual)
+    odd = {key: left for key, names in told.items() if (left := set(names) - case.idle)}
     assert not odd, f"transformers reads this folder with {odd}"
     return model.eval()
 
@@ -172,6 +198,7 @@ def made(case: Case) -> Reference:
         cls(cls.config_class(**case.config)).save_pretrained(folder)
         config = json.loads((folder / "config.json").read_text())
         shapes = {name: tuple(tensor.shape) for name, tensor in load_file(folder / "model.safetensors").items()}
+        shapes |= {name: shapes[owner] for name, owner in case.apart.items()}
         write(folder, config, {name: weight(name, shape, case.std) for name, shape in shapes.items()})
         inputs = case.style.draw(case.config)
         with exact():
@@ -190,7 +217,7 @@ def store(case: Case) -> None:
     """A reference for those who do not have the library."""
     reference = made(case)
     about = {"config": json.dumps(reference.config), "shapes": json.dumps(reference.shapes)}
-    layers = {f"layer.{index}": layer for index, layer in enumerate(reference.answer.layers)}
+    layers = {f"layer.{index}": layer.contiguous() for index, layer in enumerate(reference.answer.layers)}
     tensors = {**{f"input.{name}": value for name, value in reference.inputs.items()}, **layers}
     save_file({**tensors, "out": reference.answer.out.contiguous()}, case.path, about)
 
@@ -210,7 +237,7 @@ def same(ours: Answer, theirs: Answer) -> None:
 
 
 def ours(case: Case, reference: Reference) -> Model:
-    return load_published(reference.published(case))
+    return load_published(reference.published(case), case.name)
 
 
 def exported(case: Case, reference: Reference) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -16,6 +16,7 @@ from golden.published import (
     asked,
     exact,
     exported,
+    labels,
     made,
     opened,
     ours,
@@ -24,8 +25,10 @@ from golden.published import (
     stored,
     write,
 )
+from torch import Tensor
 
 from anyformer.architectures.encoder_decoder import EncoderDecoderModel
+from anyformer.core.context import Source
 from anyformer.core.tables import table
 from anyformer.models.published import declared
 
@@ -81,6 +84,14 @@ def test_cut_into_calls(case: Case) -> None:
     torch.testing.assert_close(torch.cat(outs, 1), reference.answer.out, **CLOSE)
 
 
+def padded_source(model: EncoderDecoderModel, ids: Tensor, side: str, more: int = 3) -> Source:
+    """Each text as it is, and then each again with more tokens, beside which the first ones are padded."""
+    pad, longer = ids.new_full((len(ids), more), 1), ids.new_full((len(ids), more), 6)
+    padded = torch.cat([pad, ids] if side == "left" else [ids, pad], 1)
+    lengths = torch.tensor([ids.shape[1]] * len(ids) + [ids.shape[1] + more] * len(ids))
+    return model.encode(torch.cat([padded, torch.cat([ids, longer], 1)]), lengths, side)
+
+
 @texts
 @pytest.mark.parametrize("side", ["left", "right"])
 @torch.no_grad()
@@ -93,18 +104,15 @@ def test_padded_in_a_batch(case: Case, side: str) -> None:
     pad = ids.new_full((len(ids), more), 1)
     padded = torch.cat([pad, ids] if side == "left" else [ids, pad], 1)
     longer = torch.cat([ids, ids.new_full((1, more), 6).expand(len(ids), -1)], 1)
-    labels = None
-    if "token_type_ids" in inputs:
-        kinds = torch.cat(
-            [pad * 0, inputs["token_type_ids"]] if side == "left" else [inputs["token_type_ids"], pad * 0], 1
-        )
-        labels = {"segment": torch.cat([kinds, torch.zeros_like(longer)])}
+    told = {}
+    for name, value in labels(inputs).items():
+        one = torch.cat([pad * 0, value] if side == "left" else [value, pad * 0], 1)
+        told[name] = torch.cat([one, torch.zeros_like(longer)])
     sources = None
     if isinstance(model, EncoderDecoderModel):
-        source = inputs["input_ids"].repeat(2, 1)
-        sources = {"source": model.encode(source)}
+        sources = {"source": padded_source(model, inputs["input_ids"], side)}
     lengths = torch.tensor([length] * len(ids) + [length + more] * len(ids))
-    out = model(torch.cat([padded, longer]), lengths=lengths, side=side, labels=labels, sources=sources)[: len(ids)]
+    out = model(torch.cat([padded, longer]), lengths=lengths, side=side, labels=told, sources=sources)[: len(ids)]
     if out.dim() == answer.dim() and out.shape[1] == length + more:
         out = out[:, more:] if side == "left" else out[:, :length]
     torch.testing.assert_close(out, answer, **CLOSE)

@@ -1,5 +1,5 @@
 """The references that published model types are held to, family by family."""
 
-from golden.cases import bert, llama
+from golden.cases import bert, experts, gemma, gpt, llama, mamba, translate
 
-CASES = (*bert.CASES, *llama.CASES)
+CASES = (*bert.CASES, *experts.CASES, *gemma.CASES, *gpt.CASES, *llama.CASES, *mamba.CASES, *translate.CASES)

@@ -1,0 +1,185 @@
+"""`pytorch_model.bin`: pickles of weights, made into safetensors by a process of its own.
+
+A pickle is a program. torch runs only what builds tensors (`weights_only`), and here it does so in a child that may
+take so much memory and time and no more; what it writes is kept when all of it went well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anyformer.checkpoints.files import INDEX, SINGLE, read_json
+from anyformer.core.errors import InputError, ResourceError
+from anyformer.runs.files import DISK, atomic_write, explained, make_folder, remove_tree
+from anyformer.runs.weights import save_tensors
+
+BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+SPARE = 2**29  # bytes that a child may take beside what its file has
+SECONDS, SPEED = 120, 2**23  # a child may take: so long, and a second more for so many bytes of its file
+COPIES = 4  # tensors may have so many times the bytes of their file: some files keep one that two names share
+TOO_MUCH = "it takes far more memory than its size would allow"
+
+
+def to_safetensors(folder: Path, out: Path) -> None:
+    """Writes the weights of a folder's pickles into `out`, as one file or as the shards that the index lists."""
+    shards = _shards(folder)
+    with _scratch(out) as scratch:
+        where: dict[str, str] = {}
+        for source, name in shards.items():
+            for tensor in _converted(source, scratch / name):
+                if tensor in where:
+                    raise InputError(f"{folder}: {tensor[:80]!r} stands in more than one file")
+                where[tensor] = name
+        if (folder / BIN_INDEX).is_file() and (odd := sorted(_listed(folder).keys() ^ where.keys())):
+            raise InputError(f"{folder / BIN_INDEX}: {odd[0]!r} stands in the index or in a file, and not in both")
+        if len(shards) > 1:
+            size = sum((scratch / name).stat().st_size for name in shards.values())
+            index = {"metadata": {"total_size": size}, "weight_map": where}
+            atomic_write(DISK, scratch / INDEX, json.dumps(index).encode())
+        with explained(out):
+            for made in sorted(scratch.iterdir()):  # the index last: without it there is no sharded checkpoint
+                DISK.rename(made, out / made.name)
+            DISK.fsync(out)
+
+
+def _shards(folder: Path) -> dict[Path, str]:
+    """The pickles, and the file that each becomes."""
+    if not (folder / BIN_INDEX).is_file():
+        if not (folder / BIN).is_file():
+            raise InputError(f"{folder}: has no {BIN} and no {BIN_INDEX}")
+        return {folder / BIN: SINGLE}
+    names = sorted(set(_listed(folder).values()))
+    for name in names:
+        # a name, and no way out of the folder: not `../x`, not `/x`, not a link to elsewhere
+        if Path(name).name != name or "\\" in name or (folder / name).resolve().parent != folder.resolve():
+            raise InputError(f"{folder / BIN_INDEX}: {name[:80]!r} is no file of this folder")
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / BIN_INDEX}: {name} is listed and missing; fetch it")
+    if len(names) == 1:
+        return {folder / names[0]: SINGLE}
+    return {folder / name: f"model-{number:05}-of-{len(names):05}.safetensors" for number, name in enumerate(names, 1)}
+
+
+def _listed(folder: Path) -> dict[str, str]:
+    table = read_json(folder / BIN_INDEX).get("weight_map")
+    if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
+        raise InputError(f"{folder / BIN_INDEX}: should have a weight_map of tensor names to file names")
+    return table
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """A folder for what is not yet known to be good; it and a folder made for it do not stay."""
+    new = not out.exists()
+    make_folder(DISK, out)
+    scratch = out / f".anyformer-{uuid.uuid4().hex[:12]}.tmp"
+    with explained(out):
+        DISK.mkdir(scratch)
+    try:
+        yield scratch
+    finally:
+        remove_tree(DISK, scratch)
+        if new and not any(out.iterdir()):
+            DISK.remove(out)
+
+
+def _converted(source: Path, made: Path) -> list[str]:
+    """The names of the tensors that a child found in one file."""
+    command = "from anyformer.checkpoints.pickles import child; child()"
+    seconds = SECONDS + source.stat().st_size // SPEED
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", command, str(source), str(made)],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        raise InputError(f"{source}: not opened: it took more than {seconds} seconds") from None
+    lines = done.stdout.splitlines()
+    match json.loads(lines[-1]) if lines and done.returncode == 0 else None:
+        case {"names": list(names)}:
+            return names
+        case {"refused": str(reason)}:
+            raise InputError(f"{source}: not opened: {reason}")
+        case {"no_room": str(reason)}:
+            raise ResourceError(reason)
+        case _:
+            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise InputError(
+                f"{source}: not opened: the process that read it ended with {done.returncode}: {last[:200]}"
+            )
+
+
+def child() -> None:
+    """What the child does: reads one pickle and writes one file; its last line says what came of it."""
+    source, made = Path(sys.argv[1]), Path(sys.argv[2])
+    _limit(source.stat().st_size)
+    answer: Mapping[str, Any]
+    try:
+        tensors = unpickled(source)
+        save_tensors(DISK, made, tensors, {"format": "pt"})
+        answer = {"names": list(tensors)}
+    except MemoryError:
+        answer = {"refused": TOO_MUCH}
+    except ResourceError as error:
+        answer = {"no_room": str(error)}
+    except Exception as error:
+        answer = {"refused": _reason(error)}
+    print(json.dumps(answer), flush=True)
+    os._exit(0)  # what a crafted pickle has built may take long to be taken apart
+
+
+def _limit(size: int) -> None:
+    """No more memory than now, what the file has a few times over, and some to spare; where the system can tell."""
+    try:
+        import resource
+
+        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        most = now + 3 * size + SPARE
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    except (ImportError, OSError, ValueError):
+        return
+
+
+def unpickled(source: Path) -> dict[str, Tensor]:
+    """The tensors of a pickle, on the pages of its file; only what builds tensors is run."""
+    try:
+        loaded: object = torch.load(source, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError as error:
+        if "mmap can only be used" not in str(error):
+            raise
+        loaded = torch.load(source, map_location="cpu", weights_only=True)  # a file from before torch 1.6
+    if not isinstance(loaded, dict):
+        raise ValueError(f"it holds a {type(loaded).__name__}, not tensors by name")
+    for name, tensor in loaded.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise ValueError(f"{str(name)[:80]!r} is a {type(tensor).__name__}, not a tensor with a name")
+    if sum(tensor.nbytes for tensor in loaded.values()) > COPIES * source.stat().st_size:
+        raise ValueError("its tensors claim far more bytes than it has")
+    return loaded
+
+
+def _reason(error: Exception) -> str:
+    """In one line, and without torch's advice to go on all the same."""
+    text = str(error)
+    if found := re.search(r"GLOBAL ([\w.]+)", text):
+        return f"it asks to run {found[1]}, which no weights need: it may be an attack"
+    if "allocate memory" in text:
+        return TOO_MUCH
+    if isinstance(error, ValueError):
+        return text.splitlines()[0][:200]
+    return "it is no file of weights as torch writes it: cut short, damaged, or something else"
