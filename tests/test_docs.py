@@ -76,3 +76,37 @@ def test_the_commands_of_the_page_on_tables_run(
     wrong = shlex.split(commands[-1])
     assert main([*wrong, "--out", "runs/other"]) == 3
     assert page.splitlines()[-2] == capsys.readouterr().err.strip()
+
+
+@pytest.mark.needs_shared
+def test_the_commands_of_the_page_on_checkpoints_run(
+    tmp_path: Path, shared: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them but the one on pickles, in order; what they print is what the page shows."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stories260K").symlink_to(shared / "stories260K")
+    (tmp_path / "my.txt").write_text("Once upon a time there was a little dog. " * 40, "utf-8")
+    assert main(["convert", "stories260K", "runs/mine", "--to", "anyformer"]) == 0
+    capsys.readouterr()
+    page = (DOCS / "checkpoints.md").read_text("utf-8")
+    commands = re.findall(r"^\$ anyformer (.*)\n((?:(?!\$|```).*\n)*)", page, re.MULTILINE)
+    assert len(commands) == 7
+    for command, shown in commands[:-1]:
+        assert main(shlex.split(command)) == 0, command
+        printed = capsys.readouterr().out
+        assert not shown or printed == shown, command
+
+
+@pytest.mark.needs_shared
+def test_the_recipe_of_the_page_on_checkpoints_trains(
+    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stories260K").symlink_to(shared / "stories260K")
+    (tmp_path / "my.txt").write_text("Once upon a time there was a little dog. " * 400, "utf-8")
+    recipes = re.findall(r"```yaml\n(.*?)```", (DOCS / "checkpoints.md").read_text("utf-8"), re.DOTALL)
+    assert len(recipes) == 1
+    (tmp_path / "tune.yaml").write_text(recipes[0], "utf-8")
+    small = ["--set", "budget.steps=2", "--set", "training.length=32", "--threads", "1"]
+    assert main(["train", "tune.yaml", "--out", "runs/tuned", *small]) == 0
+    assert main(["evaluate", "runs/tuned", "--batches", "1"]) == 0

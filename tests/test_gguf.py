@@ -24,7 +24,7 @@ from anyformer.checkpoints.gguf_tokenizer import WORDS, tokenizer_of
 from anyformer.checkpoints.gguf_write import Type, write_gguf
 from anyformer.core.errors import ConfigError, InputError, ResourceError
 from anyformer.data.tokenizers.wordpiece import bert
-from anyformer.models.published import load_published
+from anyformer.models.published import declared, load_published
 from anyformer.models.rope import older
 from anyformer.runs.files import Disk
 
@@ -251,7 +251,7 @@ def test_a_model_comes_back_with_its_declaration_and_bit_for_bit(name: str, tmp_
 def test_a_read_model_runs(tmp_path: Path) -> None:
     write_gguf(llama(), tmp_path / "x.gguf", "F32")
     found = read_gguf(tmp_path / "x.gguf")
-    ours, same = (load_published(Published(part.config, part.tensors, "x")) for part in (found, llama()))
+    ours, same = (load_published(part, "x") for part in (found, llama()))
     ids = torch.arange(40).view(2, 20) * 7
     assert torch.equal(ours(ids), same(ids))
 

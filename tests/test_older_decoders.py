@@ -115,6 +115,7 @@ ODD: dict[str, tuple[str, str, Any, str]] = {
     "another pattern": ("gpt_neo", "body.blocks.2.mixer.pattern", "full", "attention_types"),
     "another mixer": ("gpt_neo", "body.blocks.1.mixer", {"kind": "linear", "heads": 6}, "attention_types"),
     "other words": ("opt", "embedding", {"kind": "given"}, "word_embed_proj_dim"),
+    "narrow words and no head": ("opt 350m", "head", None, "head.decoder|understood of OPTForCausalLM"),
     "keys of groups in turn": ("falcon by head", "body.blocks.0.mixer.kv_heads", 3, "kv_heads"),
 }
 

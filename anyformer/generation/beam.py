@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from anyformer.core.model import Model
 from anyformer.core.tree import tree, tree_map
 from anyformer.generation.prompts import Prompts, ends_of, read
-from anyformer.generation.rules import Rules, SoFar
+from anyformer.generation.rules import Rules, SoFar, check_choice
 from anyformer.generation.sampling import check_logits, repeated
 
 
@@ -194,6 +194,7 @@ def beam_search(
         for at, is_over in enumerate(over.tolist()):
             if is_over:
                 results[rows[at]] = hypotheses(found, at, ends)[:best]
+                check_choice(bool(results[rows[at]]))
             else:
                 left.append(at)
         rows = [rows[at] for at in left]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
 import torch
@@ -83,7 +84,7 @@ def ruled(logits: Tensor, rules: Rules, so_far: SoFar, ends: Collection[int], le
     check_logits(logits)
     going = torch.tensor(left, device=logits.device)[:, None] > 0
     logits = torch.where(going, rules.apply(logits, so_far, ends), logits)
-    check_choice(logits)
+    check_choice(bool((logits > -inf).any(-1).all()))
     return logits
 
 

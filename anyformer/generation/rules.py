@@ -1,4 +1,4 @@
-"""Rules of what may come next: n-grams not twice (Paulus et al. 2018), least lengths, tokens that must or must not come.
+"""Rules of what may come next: no n-gram twice (Paulus et al. 2018), least lengths, tokens that must or must not come.
 
 They are for greedy, drawn and beam search alike: what they forbid has a logit, or a beam's log-probability, of -inf. In
 the order of Transformers: n-grams, ends that come too early, the first and the last token, tokens that never come.
@@ -18,7 +18,7 @@ from anyformer.generation.prompts import Prompts, padded
 
 @dataclass(frozen=True)
 class SoFar:
-    """What rules look at. ids: (B, T), prompts and texts; -1 before a prompt that is shorter. prompt: how many of the T.
+    """What rules look at. ids: (B, T), prompts and texts; -1 before a shorter prompt. prompt: how many of the T.
 
     counts: (B,), how many tokens each may write. sources: (B, S), what an encoder read, and -1 after it.
     """
@@ -110,9 +110,9 @@ class Rules:
         return scores.masked_fill(banned, -inf)
 
 
-def check_choice(scores: Tensor) -> None:
-    """Refuse rows (B, V) of which the rules have left nothing."""
-    if bool((scores == -inf).all(-1).any()):
+def check_choice(left: bool) -> None:
+    """Refuse to go on where the rules have left nothing."""
+    if not left:
         raise ValueError("the rules leave no token that could come next: ask for fewer bans, or for fewer tokens")
 
 
@@ -128,7 +128,7 @@ def forced(tokens: Collection[int], scores: Tensor) -> Tensor:
 
 
 def repeats(seen: Tensor, texts: Tensor, size: int, vocabulary: int) -> Tensor:
-    """(B, V): the tokens with which the last tokens of `texts` (B, T) would make `size` tokens that `seen` (B, S) has."""
+    """(B, V): the tokens with which the last ones of `texts` (B, T) would make `size` tokens that `seen` (B, S) has."""
     found = torch.zeros(len(seen), vocabulary + 1, dtype=torch.bool, device=seen.device)  # one that is not there
     if seen.shape[1] >= size and texts.shape[1] >= size - 1:
         windows, ending = seen.unfold(1, size, 1), texts[:, texts.shape[1] + 1 - size :]

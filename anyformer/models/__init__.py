@@ -8,6 +8,7 @@ TABLE = {
     "big_bird": "big_bird:BigBird",
     "bloom": "bloom:Bloom",
     "deepseek_v3": "deepseek:DeepSeek3",
+    "clip": "clip:Clip",
     "distilbert": "distilbert:DistilBert",
     "electra": "electra:Electra",
     "falcon": "falcon:Falcon",
@@ -41,5 +42,7 @@ TABLE = {
     "stablelm": "stablelm:StableLM",
     "starcoder2": "starcoder2:StarCoder2",
     "t5": "t5:T5Type",
+    "vit": "vit:ViT",
+    "whisper": "whisper:Whisper",
     "xlm-roberta": "roberta:XLMRoberta",
 }

@@ -9,13 +9,14 @@ from anyformer.architectures.decoder import Decoder
 from anyformer.attention.mamba2 import Mamba2
 from anyformer.attention.softmax import Softmax
 from anyformer.blocks.sequential import Block
+from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import ACTIVATIONS, FLAG, POSITIVE, SIZE, WHOLE, Config, Kind, several
-from anyformer.checkpoints.names import Names
+from anyformer.checkpoints.names import Names, Rule
 from anyformer.core.spec import ModelSpec
 from anyformer.feedforward.gated import Gated
 from anyformer.models.base import ModelType
 from anyformer.models.grouped import MIXER_OF, attention, decoder, unless
-from anyformer.models.llama import FF, Llama
+from anyformer.models.llama import FF
 from anyformer.models.mamba2 import LIMITS, NO_LIMITS, mixer_names, widened
 from anyformer.models.rope import rotary
 from anyformer.norms.rms import RMSNorm
@@ -95,18 +96,26 @@ class Bamba(ModelType):
         )
 
     def names(self, spec: ModelSpec) -> Names:
+        assert isinstance(spec, Decoder) and isinstance(spec.body, Stack)
         theirs, ours = "model.layers.{i}", "body.blocks.{i}"
-        table = {
-            **Llama().names(spec),
-            **mixer_names(f"{theirs}.mamba", f"{ours}.mixer"),
-            "model.final_layernorm.weight": "body.norm.weight",
+        table: dict[str, str | Rule] = {
+            "model.embed_tokens.weight": "embedding.weight",
+            f"{theirs}.input_layernorm.weight": f"{ours}.residual.norm.mixer.weight",
             f"{theirs}.pre_ff_layernorm.weight": f"{ours}.residual.norm.ff.weight",
+            "model.final_layernorm.weight": "body.norm.weight",
+            "lm_head.weight": "head.out.weight",
         }
         for side in ("weight", "bias"):
             for part in ("gate", "up", "down"):
                 table[f"{theirs}.feed_forward.{part}_proj.{side}"] = f"{ours}.ff.{part}.{side}"
-        others = ("model.norm.", f"{theirs}.post_attention_layernorm.", f"{theirs}.mlp.")
-        return {name: row for name, row in table.items() if not name.startswith(others)}
+        for index, block in enumerate(spec.body.blocks):  # both mixers have a q, k, v and o
+            here, there = f"model.layers.{index}", f"body.blocks.{index}.mixer"
+            if isinstance(block, Block) and isinstance(block.mixer, Mamba2):
+                table |= mixer_names(f"{here}.mamba", there)
+            else:
+                for side in ("weight", "bias"):
+                    table |= {f"{here}.self_attn.{part}_proj.{side}": f"{there}.{part}.{side}" for part in "qkvo"}
+        return table
 
 
 def auto(usual: int) -> Kind[int]:

@@ -51,9 +51,9 @@ OLD_KEYS = (
 )
 
 
-def dropout(c: Config) -> float:
-    """Of the stream."""
-    return c.take("dropout", FRACTION, "dropout", 0.1)
+def dropout(c: Config, usual: float = 0.1) -> float:
+    """Of the stream. usual: where the config does not say it."""
+    return c.take("dropout", FRACTION, "dropout", usual)
 
 
 def stack(c: Config, at: str, residual: ResidualSpec, norm: NormSpec, *, k_bias: bool | None = None) -> Stack:

@@ -76,6 +76,8 @@ class ModelType(ABC):
                 return {"architectures": [name], "model_type": model_type, **writing.tree}
             except Inexpressible as error:
                 reasons.append(error)
+            except ValueError as error:  # parts that no config of this class can have together
+                reasons.append(Inexpressible(f"{model_type}: {error}"))
         raise min(reasons, key=lambda reason: reason.count)
 
 

@@ -29,7 +29,9 @@ def _limits(value: Any) -> Limits:
     return NUMBER.read(least), None if isinstance(most, float) and isinf(most) else POSITIVE.read(most)
 
 
-LIMITS: Kind[Limits] = Kind("a pair of numbers", _limits, lambda pair: [pair[0], inf if pair[1] is None else pair[1]])
+LIMITS: Kind[Limits] = Kind(
+    "a pair of numbers", _limits, lambda pair: [pair[0], INFINITE if pair[1] is None else pair[1]]
+)
 
 
 def widened(width: int, inner: int) -> Kind[int]:

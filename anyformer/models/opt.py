@@ -68,7 +68,7 @@ class OPT(ModelType):
             bias=bias,
         )
         learned = c.take("layer_norm_elementwise_affine", FLAG, f"{RESIDUAL}.norm.gain", True)
-        norm = LayerNorm(eps=1e-6, gain=learned, bias=learned)
+        norm = LayerNorm(gain=learned, bias=learned)
         dropout = c.take("dropout", FRACTION, f"{RESIDUAL}.dropout", 0.1)
         if c.take("do_layer_norm_before", ORDERS, f"{RESIDUAL}.kind", True) == "pre":
             residual = Pre(norm=norm, dropout=dropout)

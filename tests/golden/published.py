@@ -24,6 +24,7 @@ from torch import Tensor
 
 from anyformer.architectures.encoder_decoder import EncoderDecoderModel
 from anyformer.checkpoints.foreign import Foreign
+from anyformer.architectures.two_towers import TwoTowersModel
 from anyformer.core.model import Model
 from anyformer.core.tape import Tape
 from anyformer.models.published import load_published, published
@@ -105,13 +106,18 @@ def labels(inputs: Inputs) -> Inputs:
     return {LABELS[name]: value for name, value in inputs.items() if name in LABELS}
 
 
+def enters(inputs: Inputs) -> Tensor:
+    """What a model reads, which for translators is the source."""
+    return next(inputs[name] for name in ("input_ids", "pixel_values", "input_features") if name in inputs)
+
+
 def _text(config: Mapping[str, Any]) -> Inputs:
     return {"input_ids": integers(5, config["vocab_size"], ROWS, LENGTH)}  # the first ones are often special
 
 
 def _ask(model: Model, inputs: Inputs) -> Answer:
     tape = Tape([STREAM])
-    out = model(inputs["input_ids"], tape=tape, labels=labels(inputs))
+    out = model(enters(inputs), tape=tape, labels=labels(inputs))
     return Answer(out, tuple(tape.values.values())[:-1])
 
 
@@ -127,11 +133,43 @@ def _two_texts(config: Mapping[str, Any]) -> Inputs:
 
 def _translate(model: Model, inputs: Inputs) -> Answer:
     assert isinstance(model, EncoderDecoderModel)
-    return Answer(model(inputs["decoder_input_ids"], sources={"source": model.encode(inputs["input_ids"])}))
+    return Answer(model(inputs["decoder_input_ids"], sources={"source": model.encode(enters(inputs))}))
 
 
 def _translated(output: Any) -> Answer:
     return Answer(output.logits if "logits" in output else output.last_hidden_state)
+
+
+def _sound(config: Mapping[str, Any]) -> Inputs:
+    frames = 2 * config["max_source_positions"]
+    ids = integers(5, config["vocab_size"], ROWS, 7)
+    return {"input_features": numbers(ROWS, config["num_mel_bins"], frames), "decoder_input_ids": ids}
+
+
+def _pixels(config: Mapping[str, Any]) -> Inputs:
+    size = config["image_size"]
+    height, width = size if isinstance(size, list) else (size, size)
+    return {"pixel_values": numbers(ROWS, config["num_channels"], height, width)}
+
+
+def _seen(output: Any) -> Answer:
+    out = output.logits if "logits" in output else output.pooler_output
+    return Answer(out, tuple(output.hidden_states[1:-1]))
+
+
+def _pairs(config: Mapping[str, Any]) -> Inputs:
+    text, image = config["text_config"], config["vision_config"]
+    end, size = text["vocab_size"] - 1, image["image_size"]
+    ids = integers(5, end, ROWS, LENGTH)
+    ids[0, -1] = ids[1, -4] = end  # texts of two lengths
+    return {"input_ids": ids, "pixel_values": numbers(ROWS + 1, image["num_channels"], size, size)}
+
+
+def _compared(model: Model, inputs: Inputs) -> Answer:
+    assert isinstance(model, TwoTowersModel)
+    ids = inputs["input_ids"]
+    lengths = (ids == ids.max()).int().argmax(1) + 1
+    return Answer(model.logits(model(ids, lengths=lengths), model.image(inputs["pixel_values"])))
 
 
 def _segments(config: Mapping[str, Any]) -> Inputs:
@@ -140,6 +178,9 @@ def _segments(config: Mapping[str, Any]) -> Inputs:
 
 TEXT = Style(_text, _ask, _answer)
 SEGMENTS = Style(_segments, _ask, _answer)
+PAIRS = Style(_pairs, _compared, lambda output: Answer(output.logits_per_text))
+PIXELS = Style(_pixels, _ask, _seen)
+SOUND = Style(_sound, _translate, _translated)
 TWO_TEXTS = Style(_two_texts, _translate, _translated)
 
 

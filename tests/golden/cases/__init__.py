@@ -1,5 +1,5 @@
 """The references that published model types are held to, family by family."""
 
-from golden.cases import bert, experts, gemma, gpt, llama, mamba, translate
+from golden.cases import bert, experts, gemma, gpt, llama, mamba, senses, translate
 
-CASES = (*bert.CASES, *experts.CASES, *gemma.CASES, *gpt.CASES, *llama.CASES, *mamba.CASES, *translate.CASES)
+CASES = (*bert.CASES, *experts.CASES, *gemma.CASES, *gpt.CASES, *llama.CASES, *mamba.CASES, *senses.CASES, *translate.CASES)

@@ -2,7 +2,7 @@
 
 from math import inf
 
-from golden.published import TEXT, Case
+from golden.published import TEXT, Answer, Case, Style
 
 SECOND = {
     "vocab_size": 61,
@@ -44,11 +44,17 @@ BAMBA = {
     "mlp_bias": True,
 }
 USUAL = {"mamba_d_head": "auto", "time_step_limit": [0.0, inf], "mamba_proj_bias": True, "mamba_conv_bias": False}
+# what the first block reads is not among the hidden states
+BLOCKS = Style(
+    TEXT.draw,
+    TEXT.ask,
+    lambda out: Answer(out.logits if "logits" in out else out.last_hidden_state, tuple(out.hidden_states[:-2])),
+)
 
 CASES = (
-    Case("mamba2", "Mamba2ForCausalLM", SECOND, TEXT),
-    Case("mamba2 tied", "Mamba2ForCausalLM", {**SECOND, "use_bias": False, "tie_word_embeddings": True}, TEXT),
-    Case("mamba2 bare", "Mamba2Model", {**SECOND, "use_conv_bias": False, "time_step_limit": [0.0, inf]}, TEXT),
+    Case("mamba2", "Mamba2ForCausalLM", SECOND, BLOCKS),
+    Case("mamba2 tied", "Mamba2ForCausalLM", {**SECOND, "use_bias": False, "tie_word_embeddings": True}, BLOCKS),
+    Case("mamba2 bare", "Mamba2Model", {**SECOND, "use_conv_bias": False, "time_step_limit": [0.0, inf]}, BLOCKS),
     Case("bamba", "BambaForCausalLM", BAMBA, TEXT),
     Case("bamba usual", "BambaModel", {**BAMBA, **USUAL, "attention_bias": False, "mlp_bias": False}, TEXT),
 )

@@ -1,0 +1,59 @@
+"""Models that see and hear."""
+
+from golden.published import PAIRS, PIXELS, SOUND, Case
+
+SMALL_VIT = {
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 36,
+    "hidden_act": "gelu_new",
+    "layer_norm_eps": 0.03,
+    "image_size": 9,
+    "patch_size": 3,
+    "num_channels": 2,
+}
+SMALL_WHISPER = {
+    "vocab_size": 61,
+    "num_mel_bins": 5,
+    "d_model": 24,
+    "encoder_layers": 2,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 6,
+    "encoder_ffn_dim": 36,
+    "decoder_ffn_dim": 28,
+    "max_source_positions": 9,
+    "max_target_positions": 20,
+    "pad_token_id": 0,
+    "decoder_start_token_id": 0,
+}
+TOWER = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 36,
+    "layer_norm_eps": 0.03,
+}
+SMALL_CLIP = {
+    "text_config": {**TOWER, "vocab_size": 61, "max_position_embeddings": 20, "eos_token_id": 60, "hidden_act": "gelu"},
+    "vision_config": {
+        **TOWER,
+        "hidden_size": 28,
+        "num_hidden_layers": 3,
+        "image_size": 9,
+        "patch_size": 3,
+        "num_channels": 2,
+    },
+    "projection_dim": 10,
+    "logit_scale_init_value": 1.7,
+}
+
+CASES = (
+    Case("clip", "CLIPModel", SMALL_CLIP, PAIRS),
+    Case("vit", "ViTForImageClassification", {**SMALL_VIT, "num_labels": 3}, PIXELS),
+    Case("vit wide", "ViTForImageClassification", {**SMALL_VIT, "image_size": [9, 13], "qkv_bias": False}, PIXELS),
+    Case("vit bare", "ViTModel", {**SMALL_VIT, "hidden_act": "gelu"}, PIXELS),
+    Case("whisper", "WhisperForConditionalGeneration", {**SMALL_WHISPER, "activation_function": "relu"}, SOUND),
+    Case("whisper bare", "WhisperModel", SMALL_WHISPER, SOUND),
+)
