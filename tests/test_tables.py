@@ -29,6 +29,7 @@ HELPERS = {
     "models/texts.py": "the text side of a published folder",
     "models/answers.py": "the heads of published encoders",
     "models/given.py": "vectors from files, for new embeddings",
+    "models/grouped.py": "grouped attention in published configs",
     "models/head.py": "the heads of published language models",
     "models/load.py": "models from disk",
     "models/published.py": "published checkpoints in and out",

@@ -29,19 +29,16 @@ BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 SPARE = 2**29  # bytes that a child may take beside what its file has
 SECONDS, SPEED = 120, 2**23  # a child may take: so long, and a second more for so many bytes of its file
 COPIES = 4  # tensors may have so many times the bytes of their file: some files keep one that two names share
-TOO_MUCH = "it takes far more memory than its size would allow"
 
 
 def to_safetensors(folder: Path, out: Path) -> None:
     """Writes the weights of a folder's pickles into `out`, as one file or as the shards that the index lists."""
     shards = _shards(folder)
     with _scratch(out) as scratch:
-        where: dict[str, str] = {}
-        for source, name in shards.items():
-            for tensor in _converted(source, scratch / name):
-                if tensor in where:
-                    raise InputError(f"{folder}: {tensor[:80]!r} stands in more than one file")
-                where[tensor] = name
+        found = _converted({source: scratch / name for source, name in shards.items()})
+        where = {tensor: name for name, tensors in zip(shards.values(), found, strict=True) for tensor in tensors}
+        if len(where) < sum(map(len, found)):
+            raise InputError(f"{folder}: a tensor stands in more than one of {', '.join(path.name for path in shards)}")
         if (folder / BIN_INDEX).is_file() and (odd := sorted(_listed(folder).keys() ^ where.keys())):
             raise InputError(f"{folder / BIN_INDEX}: {odd[0]!r} stands in the index or in a file, and not in both")
         if len(shards) > 1:
@@ -95,56 +92,58 @@ def _scratch(out: Path) -> Iterator[Path]:
             DISK.remove(out)
 
 
-def _converted(source: Path, made: Path) -> list[str]:
-    """The names of the tensors that a child found in one file."""
+def _converted(files: Mapping[Path, Path]) -> list[list[str]]:
+    """The names of the tensors that a child found in each file, and wrote into another."""
+    sizes = [source.stat().st_size for source in files]
+    seconds = SECONDS + sum(sizes) // SPEED
     command = "from anyformer.checkpoints.pickles import child; child()"
-    seconds = SECONDS + source.stat().st_size // SPEED
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", command, str(source), str(made)],
+            [sys.executable, "-P", "-c", command, str(max(sizes))],
+            input=json.dumps([[str(source), str(made)] for source, made in files.items()]),
             capture_output=True,
             text=True,
-            stdin=subprocess.DEVNULL,
             timeout=seconds,
         )
     except subprocess.TimeoutExpired:
-        raise InputError(f"{source}: not opened: it took more than {seconds} seconds") from None
+        raise InputError(f"{next(iter(files)).parent}: its pickles took more than {seconds} seconds") from None
     lines = done.stdout.splitlines()
     match json.loads(lines[-1]) if lines and done.returncode == 0 else None:
         case {"names": list(names)}:
             return names
         case {"refused": str(reason)}:
-            raise InputError(f"{source}: not opened: {reason}")
+            raise InputError(reason)
         case {"no_room": str(reason)}:
             raise ResourceError(reason)
         case _:
             last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise InputError(
-                f"{source}: not opened: the process that read it ended with {done.returncode}: {last[:200]}"
+                f"{next(iter(files))}: the process that read it ended with {done.returncode}: {last[:200]}"
             )
 
 
 def child() -> None:
-    """What the child does: reads one pickle and writes one file; its last line says what came of it."""
-    source, made = Path(sys.argv[1]), Path(sys.argv[2])
-    _limit(source.stat().st_size)
-    answer: Mapping[str, Any]
-    try:
-        tensors = unpickled(source)
-        save_tensors(DISK, made, tensors, {"format": "pt"})
-        answer = {"names": list(tensors)}
-    except MemoryError:
-        answer = {"refused": TOO_MUCH}
-    except ResourceError as error:
-        answer = {"no_room": str(error)}
-    except Exception as error:
-        answer = {"refused": _reason(error)}
+    """What the child does: reads pickles and writes safetensors; its last line says what came of it."""
+    files = [(Path(source), Path(made)) for source, made in json.load(sys.stdin)]
+    _limit(int(sys.argv[1]))
+    answer: dict[str, Any] = {"names": []}
+    for source, made in files:
+        try:
+            tensors = unpickled(source)
+            save_tensors(DISK, made, tensors, {"format": "pt"})
+            answer["names"].append(list(tensors))
+        except ResourceError as error:
+            answer = {"no_room": str(error)}
+            break
+        except Exception as error:
+            answer = {"refused": f"{source}: not opened: {_reason(error)}"}
+            break
     print(json.dumps(answer), flush=True)
     os._exit(0)  # what a crafted pickle has built may take long to be taken apart
 
 
 def _limit(size: int) -> None:
-    """No more memory than now, what the file has a few times over, and some to spare; where the system can tell."""
+    """No more memory than now, what the largest file has a few times over, and some to spare; on Linux."""
     try:
         import resource
 
@@ -178,8 +177,8 @@ def _reason(error: Exception) -> str:
     text = str(error)
     if found := re.search(r"GLOBAL ([\w.]+)", text):
         return f"it asks to run {found[1]}, which no weights need: it may be an attack"
-    if "allocate memory" in text:
-        return TOO_MUCH
+    if isinstance(error, MemoryError) or "allocate memory" in text:
+        return "it takes far more memory than its size would allow"
     if isinstance(error, ValueError):
         return text.splitlines()[0][:200]
     return "it is no file of weights as torch writes it: cut short, damaged, or something else"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Context, Option
 
@@ -29,7 +29,13 @@ LINES = 32  # of standard input that are translated together
 
 def generate(
     ctx: Context,
-    run: Annotated[Path, Argument(help="A run folder, or a published checkpoint.", metavar="RUN")],
+    run: Annotated[
+        Path,
+        Argument(
+            help="A run folder, or a published checkpoint, whose generation_config.json says what no option says.",
+            metavar="RUN",
+        ),
+    ],
     prompt: Annotated[
         str,
         Argument(
@@ -47,13 +53,23 @@ def generate(
     top_k: Annotated[int | None, Option(help="Draw only from the k likeliest.")] = None,
     top_p: Annotated[float | None, Option(help="Draw only from the fewest that reach this probability.")] = None,
     min_p: Annotated[float | None, Option(help="Draw only what has this part of the likeliest's probability.")] = None,
-    repetition_penalty: Annotated[float, Option(help="Above 1: less of what prompt and text have.")] = 1.0,
+    repetition_penalty: Annotated[
+        float | None, Option(help="Above 1: less of what prompt and text have; of beams as well.")
+    ] = None,
     presence_penalty: Annotated[float, Option(help="Off the logit of what the text has.")] = 0.0,
     frequency_penalty: Annotated[float, Option(help="Off that logit for each time the text has it.")] = 0.0,
     beams: Annotated[int | None, Option(help="Look for the likeliest text with so many beams; draw nothing.")] = None,
     length_penalty: Annotated[
         float | None, Option(help="Of beams: 0 favours short texts, more longer ones; else 0.6.")
     ] = None,
+    early_stopping: Annotated[
+        Literal["true", "false", "never"] | None,
+        Option(
+            help="Beams as Transformers compares them, and when it stops: at K texts, soon, or when none can do better."
+        ),
+    ] = None,
+    min_tokens: Annotated[int | None, Option(min=0, help="No text ends with fewer.")] = None,
+    no_repeat: Annotated[int | None, Option(min=1, help="So many tokens never come twice in prompt and text.")] = None,
     samples: Annotated[int, Option(min=1, help="Texts for each prompt; of beams the best ones.")] = 1,
     stop: Annotated[list[str] | None, Option(help="End before this text, any number of times.")] = None,
     seed: Annotated[int, Option(help="The same seed writes the same text.")] = 0,
@@ -66,61 +82,75 @@ def generate(
     """Write text after a prompt, or make one of a source, piece by piece as it is made."""
     frame = Frame.of(ctx)
     drawing = {"--temperature": temperature, "--top-k": top_k, "--top-p": top_p, "--min-p": min_p}
-    penalties = {
-        "--repetition-penalty": repetition_penalty != 1,
-        "--presence-penalty": presence_penalty != 0,
-        "--frequency-penalty": frequency_penalty != 0,
-    }
+    of_what_is_written = {"--presence-penalty": presence_penalty, "--frequency-penalty": frequency_penalty}
+    comparing = {"--length-penalty": length_penalty, "--early-stopping": early_stopping}
     draws = [name for name, value in drawing.items() if value is not None]
-    changes_logits = [name for name, is_so in penalties.items() if is_so]
+    changes_logits = [name for name, value in of_what_is_written.items() if value != 0]
+    compares = [name for name, value in comparing.items() if value is not None]
     if greedy and draws:
         raise ConfigError(f"--greedy takes the likeliest token and draws none: leave out {' and '.join(draws)}")
     if beams is not None and (unused := ["--greedy"] * greedy + draws + changes_logits):
         raise ConfigError(f"--beams looks for the likeliest text and draws none: leave out {' and '.join(unused)}")
-    if beams is None and length_penalty is not None:
-        raise ConfigError("--length-penalty is what beams are compared by: give --beams too, such as --beams 4")
 
     from anyformer.architectures.encoder_decoder import EncoderDecoderModel
-    from anyformer.generation.beam import Beams
+    from anyformer.generation.beam import Beams, PublishedBeams
+    from anyformer.generation.published import published_settings
+    from anyformer.generation.rules import Rules
     from anyformer.generation.sampling import Sampling
 
-    sampling = Sampling(
-        greedy=greedy,
-        temperature=1.0 if temperature is None else temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
+    found = published_settings(run, tuple(allow or ()))
+    penalty = {} if repetition_penalty is None else {"repetition_penalty": repetition_penalty}
+    drawn = {name[2:].replace("-", "_"): value for name, value in drawing.items() if value is not None}
+    sampling = replace(
+        Sampling() if found is None else found.sampling,
+        **penalty,
+        **drawn,
         presence_penalty=presence_penalty,
         frequency_penalty=frequency_penalty,
     )
+    compared = {**penalty, **({} if length_penalty is None else {"length_penalty": length_penalty})}
     search = None
     if beams is not None:
-        search = Beams(beams=beams) if length_penalty is None else Beams(beams=beams, length_penalty=length_penalty)
+        compared["beams"] = beams
+    if beams is not None or (found and found.beams.beams > 1 and not (greedy or draws or changes_logits)):
+        search = replace(found.beams if found else Beams() if early_stopping is None else PublishedBeams(), **compared)
+    elif compares:
+        raise ConfigError(f"{compares[0]} is what beams are compared by: give --beams too, such as --beams 4")
+    if isinstance(search, PublishedBeams) and early_stopping is not None:
+        search = replace(search, early_stopping={"true": True, "false": False, "never": "never"}[early_stopping])
+    least = {} if min_tokens is None else {"min_tokens": min_tokens}
+    once = {} if no_repeat is None else {"no_repeat": no_repeat}
+    rules = replace(Rules() if found is None else found.rules, **least, **once)
     opening = how(frame, best, set, allow, dtype)
     if surgery is not None:
         report(frame, run, opening)
         return
     from anyformer.generation.generate import write_all
+    from anyformer.generation.prompts import start, tokenizer_of
     from anyformer.models.load import load
 
     model = load(run, **opening)
     with_encoder = isinstance(model, EncoderDecoderModel)
-    if with_encoder and not draws:
-        sampling = replace(sampling, greedy=True)
+    likeliest = not draws and (with_encoder if found is None else found.sampling.greedy)
+    sampling = replace(sampling, greedy=greedy or likeliest)
+    text = prompt
+    if prompt == "-" and not with_encoder:
+        text = sys.stdin.read()
+    if tokens is None and found is not None:
+        tokens = found.most(1 if with_encoder else len(start(tokenizer_of(model), text)))
     write = partial(
         write_all,
         model,
         tokens=TOKENS if tokens is None and not with_encoder else tokens,
         sampling=None if search else sampling,
         beams=search,
-        stop=stop or (),
+        rules=None if rules == Rules() else rules,
+        stop=stop or (found.stop if found else ()),
         samples=samples,
     )
     if with_encoder and prompt == "-":
         by_line(frame, sys.stdin, write, seed, samples)
         return
-    text = sys.stdin.read() if prompt == "-" else prompt
     head = "" if with_encoder else text
     if frame.json or samples > 1:
         for number, written in enumerate(write([text], seed=seed)[0]):

@@ -57,7 +57,10 @@ def dropout(c: Config, usual: float = 0.1) -> float:
 
 
 def stack(c: Config, at: str, residual: ResidualSpec, norm: NormSpec, *, k_bias: bool | None = None) -> Stack:
-    """One side. at: encoder or decoder, in the config as here. norm: the last one. k_bias: where it is not as others."""
+    """One side. at: encoder or decoder, in the config as here. norm: the last one.
+
+    k_bias: where it is not as that of q and v.
+    """
     first = f"{at}.blocks.0"
     c.expect(f"{at}_layerdrop", 0.0, 0, default=0.0)
     heads = c.take(f"{at}_attention_heads", SIZE, f"{first}.mixer.heads")

@@ -81,6 +81,11 @@ class ModelType(ABC):
         raise min(reasons, key=lambda reason: reason.count)
 
 
+def is_bare(name: str) -> bool:
+    """Whether a class of transformers is a model without a head, whose tensors stand within no other module."""
+    return name.endswith("Model") and not name.endswith(("LMHeadModel", "MTModel"))
+
+
 def _plain(tree: Any) -> Any:
     """A spec's data without what only a new model reads."""
     if isinstance(tree, list | tuple):

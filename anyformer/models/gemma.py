@@ -144,7 +144,7 @@ class Gemma(ModelType):
 
 
 class Gemma2(ModelType):
-    """Gemma 2 (Gemma Team 2024)."""
+    """Gemma 2: norms on either side of each part, bounded scores (Gemma Team 2024)."""
 
     classes = ("Gemma2ForCausalLM", "Gemma2Model")
     prefix = "model."

@@ -45,7 +45,7 @@ def head(c: Config, *, bare: bool) -> HeadSpec | None:
 
 
 class Granite(ModelType):
-    """Granite (IBM 2024)."""
+    """Granite, Llama with four fixed factors (IBM 2024)."""
 
     classes = ("GraniteForCausalLM", "GraniteModel")
     prefix = "model."

@@ -100,7 +100,7 @@ def tensors(layer: Mapping[str, str], ends: Mapping[str, str] = ENDS) -> dict[st
 
 
 class Llama(ModelType):
-    """Llama (Touvron et al. 2023)."""
+    """Llama, a pre-norm decoder with RMSNorm, SwiGLU and rotary positions (Touvron et al. 2023)."""
 
     classes = ("LlamaForCausalLM", "LlamaModel")
     prefix = "model."

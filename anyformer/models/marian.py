@@ -24,6 +24,7 @@ from anyformer.positions.sinusoidal_halves import SinusoidalHalves
 from anyformer.residuals.post import Post
 from anyformer.residuals.pre import Pre
 
+SHARED = Ref("embedding")
 TABLE = "model.encoder.embed_positions.weight"
 
 
@@ -48,7 +49,7 @@ def translator(
     *,
     vocabulary: int,
     bare: bool,
-    source: EmbeddingSpec | Ref = Ref("embedding"),
+    source: EmbeddingSpec | Ref = SHARED,
     source_vocabulary: int | None = None,
 ) -> EncoderDecoder:
     """Both sides with sinusoids. norm: the last one of each. bare: without a head."""
@@ -72,7 +73,7 @@ def translator(
 
 
 class Marian(ModelType):
-    """Marian (Junczys-Dowmunt et al. 2018)."""
+    """Marian, the translators of OPUS-MT: post-norm, positions as sines beside cosines (Junczys-Dowmunt et al. 2018)."""
 
     classes = ("MarianMTModel", "MarianModel")
     prefix = "model."
@@ -83,7 +84,7 @@ class Marian(ModelType):
         embedding = words(c, c.take("d_model", SIZE, "width"))
         source = c.take(
             "share_encoder_decoder_embeddings",
-            one_of({True: Ref("embedding"), False: embedding}),
+            one_of({True: SHARED, False: embedding}),
             "source_embedding",
             True,
         )
@@ -118,7 +119,7 @@ class Marian(ModelType):
 
 
 class Pegasus(ModelType):
-    """Pegasus (Zhang et al. 2020)."""
+    """Pegasus, a summariser: pre-norm, positions as sines beside cosines (Zhang et al. 2020)."""
 
     classes = ("PegasusForConditionalGeneration", "PegasusModel")
     prefix = "model."

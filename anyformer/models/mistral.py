@@ -46,7 +46,7 @@ def window(c: Config, usual: int | None) -> Pattern:
 
 
 class Mistral(ModelType):
-    """Mistral (Jiang et al. 2023)."""
+    """Mistral, Llama with a window in every layer (Jiang et al. 2023)."""
 
     classes = ("MistralForCausalLM", "MistralModel")
     prefix = "model."

@@ -35,7 +35,7 @@ def expert_names(theirs: str, gate: str, up: str, down: str) -> dict[str, str]:
 
 
 class Mixtral(ModelType):
-    """Mixtral (Jiang et al. 2024)."""
+    """Mixtral, whose tokens each choose two of eight feed-forwards (Jiang et al. 2024)."""
 
     classes = ("MixtralForCausalLM", "MixtralModel")
     prefix = "model."

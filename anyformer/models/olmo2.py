@@ -40,7 +40,7 @@ BEHIND = {
 
 
 class Olmo2(ModelType):
-    """OLMo 2 (OLMo Team 2024)."""
+    """OLMo 2, Llama with norms behind its parts (OLMo Team 2024)."""
 
     classes = ("Olmo2ForCausalLM", "Olmo2Model")
     prefix = "model."

@@ -33,7 +33,7 @@ from anyformer.residuals.pre import Pre
 
 
 class Phi(ModelType):
-    """Phi (Li et al. 2023)."""
+    """Phi, attention and an MLP side by side (Li et al. 2023)."""
 
     classes = ("PhiForCausalLM", "PhiModel")
     prefix = "model."

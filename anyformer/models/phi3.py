@@ -61,7 +61,7 @@ def rotation(c: Config, longest: int | None, head_size: int) -> Rotary:
 
 
 class Phi3(ModelType):
-    """Phi-3 (Abdin et al. 2024)."""
+    """Phi-3, Llama with LongRoPE (Abdin et al. 2024)."""
 
     classes = ("Phi3ForCausalLM", "Phi3Model")
     prefix = "model."

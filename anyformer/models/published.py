@@ -23,7 +23,7 @@ from anyformer.core.explain import explain
 from anyformer.core.model import Model
 from anyformer.core.spec import ModelSpec
 from anyformer.core.tables import nearest, row, table
-from anyformer.models.base import ModelType
+from anyformer.models.base import ModelType, is_bare
 from anyformer.models.surgery import operate
 
 CONFIG = "config.json"
@@ -160,10 +160,7 @@ def published(model: Model, name: str) -> tuple[dict[str, Any], dict[str, Tensor
         made[link.theirs] = link.rule.join([parameters[ours].detach() for ours in link.ours]).contiguous()
         used.update(link.ours)
     assert used == parameters.keys(), f"no names for {sorted(parameters.keys() - used)}"  # a table that is not whole
-    named = config["architectures"][0]
-    if named.endswith("Model") and not named.endswith(
-        ("LMHeadModel", "MTModel")
-    ):  # a bare one, its tensors not within another
+    if is_bare(config["architectures"][0]):
         made = {theirs.removeprefix(kind.prefix): tensor for theirs, tensor in made.items()}
     return config, made
 

@@ -86,7 +86,7 @@ def declared(c: Config, longest: int | None, mixer: Softmax, norm: RMSNorm, *, b
 
 
 class Qwen2(ModelType):
-    """Qwen 2 (Yang et al. 2024)."""
+    """Qwen 2, Llama with biases on q, k and v (Yang et al. 2024)."""
 
     classes = ("Qwen2ForCausalLM", "Qwen2Model")
     prefix = "model."
@@ -104,7 +104,7 @@ class Qwen2(ModelType):
 
 
 class Qwen3(ModelType):
-    """Qwen 3 (Yang et al. 2025)."""
+    """Qwen 3, Llama with norms of queries and keys (Yang et al. 2025)."""
 
     classes = ("Qwen3ForCausalLM", "Qwen3Model")
     prefix = "model."

@@ -1,4 +1,4 @@
-"""SmolLM 3 (2025): Llama with layers that know no positions, every fourth one."""
+"""SmolLM 3 (Bakouch et al. 2025): Llama with layers that know no positions, every fourth one."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def rotation(c: Config, longest: int | None, count: int) -> Rotary:
 
 
 class SmolLM3(ModelType):
-    """SmolLM 3 (2025)."""
+    """SmolLM 3, Llama with layers that know no positions (Bakouch et al. 2025)."""
 
     classes = ("SmolLM3ForCausalLM", "SmolLM3Model")
     prefix = "model."

@@ -37,7 +37,7 @@ BLOCKS = one_of({False: "block", True: "parallel"})
 
 
 class StableLM(ModelType):
-    """StableLM (Bellagente et al. 2024)."""
+    """StableLM, Llama with LayerNorm and partial rotation (Bellagente et al. 2024)."""
 
     classes = ("StableLmForCausalLM", "StableLmModel")
     prefix = "model."

@@ -45,7 +45,7 @@ OLD_KEYS = (
 
 
 class StarCoder2(ModelType):
-    """StarCoder 2 (Lozhkov et al. 2024)."""
+    """StarCoder 2, with an MLP and biases everywhere (Lozhkov et al. 2024)."""
 
     classes = ("Starcoder2ForCausalLM", "Starcoder2Model")
     prefix = "model."

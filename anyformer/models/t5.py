@@ -1,4 +1,4 @@
-"""T5 (Raffel et al. 2020): a pre-norm encoder and decoder with a learned bias per head and distance, and unscaled scores.
+"""T5 (Raffel et al. 2020): a pre-norm encoder and decoder with a learned bias per head and distance; scores unscaled.
 
 The first files have ReLU and logits from the embedding, scaled; version 1.1 and Flan a gate and logits of their own.
 """
@@ -73,7 +73,10 @@ def stack(c: Config, at: str, layers: int, *, decoder: bool) -> Stack:
 
 
 def head(c: Config, width: int) -> HeadSpec:
-    """Scaled and tied, or neither: today's files say that both are tied, and hold the head's weights where they are not."""
+    """Scaled and tied, or neither.
+
+    Files of today always say that it is tied; where it is not, they hold its weights.
+    """
     kind = c.take("tie_word_embeddings", one_of({True: "tied", False: "language"}), "head.kind", True)
     scale = c.take("scale_decoder_outputs", one_of({True: width**-0.5, False: 1.0}), "head.scale", kind == "tied")
     kind = c.kind("head") or ("language" if scale == 1 else "tied")

@@ -23,8 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from anyformer.architectures.encoder_decoder import EncoderDecoderModel
-from anyformer.checkpoints.foreign import Foreign
 from anyformer.architectures.two_towers import TwoTowersModel
+from anyformer.checkpoints.foreign import Foreign
 from anyformer.core.model import Model
 from anyformer.core.tape import Tape
 from anyformer.models.published import load_published, published

@@ -2,4 +2,13 @@
 
 from golden.cases import bert, experts, gemma, gpt, llama, mamba, senses, translate
 
-CASES = (*bert.CASES, *experts.CASES, *gemma.CASES, *gpt.CASES, *llama.CASES, *mamba.CASES, *senses.CASES, *translate.CASES)
+CASES = (
+    *bert.CASES,
+    *experts.CASES,
+    *gemma.CASES,
+    *gpt.CASES,
+    *llama.CASES,
+    *mamba.CASES,
+    *senses.CASES,
+    *translate.CASES,
+)
