@@ -73,7 +73,7 @@ def translator(
 
 
 class Marian(ModelType):
-    """Marian, the translators of OPUS-MT: post-norm, positions as sines beside cosines (Junczys-Dowmunt et al. 2018)."""
+    """Marian, the translators of OPUS-MT: post-norm, sines before cosines (Junczys-Dowmunt et al. 2018)."""
 
     classes = ("MarianMTModel", "MarianModel")
     prefix = "model."
@@ -119,7 +119,7 @@ class Marian(ModelType):
 
 
 class Pegasus(ModelType):
-    """Pegasus, a summariser: pre-norm, positions as sines beside cosines (Zhang et al. 2020)."""
+    """Pegasus, a summariser: pre-norm, sines before cosines (Zhang et al. 2020)."""
 
     classes = ("PegasusForConditionalGeneration", "PegasusModel")
     prefix = "model."
