@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from anyformer.core.spec import Ref as Ref
     from anyformer.generation.beam import Beams as Beams
+    from anyformer.generation.beam import PublishedBeams as PublishedBeams
     from anyformer.generation.conversation import Conversation as Conversation
     from anyformer.generation.generate import generate as generate
+    from anyformer.generation.rules import Rules as Rules
     from anyformer.generation.sampling import Sampling as Sampling
     from anyformer.models.load import load as load
     from anyformer.recipes.read import read as read
@@ -22,7 +24,9 @@ __version__ = "0.1.0"
 NAMES = {
     "Beams": "anyformer.generation.beam",
     "Conversation": "anyformer.generation.conversation",
+    "PublishedBeams": "anyformer.generation.beam",
     "Ref": "anyformer.core.spec",
+    "Rules": "anyformer.generation.rules",
     "Sampling": "anyformer.generation.sampling",
     "evaluate": "anyformer.training.evaluate",
     "generate": "anyformer.generation.generate",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from anyformer.checkpoints.config import (
     FLAG,
@@ -51,7 +51,7 @@ NEUTRAL: dict[str, object] = {
     "top_h": None, "typical_p": 1, "use_mtp": False, "watermarking_config": None,
 }
 # fmt: on
-EARLY = one_of({False: False, True: True, "never": "never"})
+EARLY: Kind[bool | Literal["never"]] = one_of({False: False, True: True, "never": "never"})
 WORDS: Kind[tuple[tuple[int, ...], ...]] = several(several(WHOLE))
 TEXT: Kind[str] = Kind("text", lambda value: _text(value))
 

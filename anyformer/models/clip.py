@@ -44,11 +44,19 @@ FIRST_SCALE = Kind(NUMBER.what, lambda value: round(exp(NUMBER.read(value)), 6),
 ENDS = Kind("an id", lambda _: None, lambda _: 2)
 
 
-def tower(c: Config, at: str, pattern: Pattern, heads: int, hidden: int) -> Stack:
-    """Pre-norm blocks. at: where they stand. heads, hidden: where the config does not say them."""
+def tower(
+    c: Config,
+    at: str,
+    pattern: Pattern,
+    heads: int,
+    hidden: int,
+    eps: float = 1e-5,
+    activation: str = "quick_gelu",
+) -> Stack:
+    """Pre-norm blocks. at: where they stand. heads, hidden, eps, activation: where the config does not say them."""
     c.ignore(*UNREAD_KEYS)
     first = f"{at}.blocks.0"
-    norm = LayerNorm(eps=c.take("layer_norm_eps", POSITIVE, f"{at}.norm.eps", 1e-5))
+    norm = LayerNorm(eps=c.take("layer_norm_eps", POSITIVE, f"{at}.norm.eps", eps))
     mixer = Softmax(
         heads=c.take("num_attention_heads", SIZE, f"{first}.mixer.heads", heads),
         pattern=pattern,
@@ -57,7 +65,7 @@ def tower(c: Config, at: str, pattern: Pattern, heads: int, hidden: int) -> Stac
     )
     ff = MLP(
         hidden=c.take("intermediate_size", SIZE, f"{first}.ff.hidden", hidden),
-        activation=c.take("hidden_act", ACTIVATIONS, f"{first}.ff.activation", "quick_gelu"),
+        activation=c.take("hidden_act", ACTIVATIONS, f"{first}.ff.activation", activation),
     )
     block = Block(mixer=mixer, ff=ff, residual=Pre(norm=norm))
     return Stack(blocks=(block,) * c.count("num_hidden_layers", f"{at}.blocks", 12), norm=norm)

@@ -35,7 +35,7 @@ def export_hf(model: Model, folder: Path, model_type: str | None = None) -> str:
     """
     name, config, tensors = expressed(model, model_type)
     texts = model.tokenizer if isinstance(model.tokenizer, TextTokenizer) else None
-    special = {} if texts is None else _special(texts)
+    special = {} if texts is None else _special(texts, config)
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     with new_folder(folder) as made:
         _write_json(made / CONFIG, {**config, **special, "dtype": dtype, "torch_dtype": dtype})
@@ -59,7 +59,7 @@ def export_gguf(model: Model, path: Path, kind: Type = "F32") -> str:
         raise ConfigError(f"{path} exists: choose another name")
     name, config, tensors = expressed(model)
     texts = model.tokenizer if isinstance(model.tokenizer, TextTokenizer) else None
-    special = {} if texts is None else _special(texts)
+    special = {} if texts is None else _special(texts, config)
     write_gguf(Foreign({**config, **special}, tensors, None if texts is None else texts.definition), path, kind)
     return name
 
@@ -78,15 +78,16 @@ def expressed(model: Model, model_type: str | None = None) -> tuple[str, dict[st
     raise Inexpressible(f"no published model type says this declaration; {nearest}", nearest.count)
 
 
-def _special(texts: TextTokenizer) -> dict[str, Any]:
-    """The ids of special tokens, as configs have them."""
+def _special(texts: TextTokenizer, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The ids of special tokens, as configs have them; what a config says itself stays (RoBERTa counts from it)."""
     ends = sorted(texts.ends, key=lambda id: id != texts.end)
     found = {
         "bos_token_id": texts.begin,
         "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
         "pad_token_id": texts.pad,
     }
-    return {key: value for key, value in found.items() if value is not None}
+    said = {key: config.get(key) for key in found}
+    return {key: value for key in found if (value := found[key] if said[key] is None else said[key]) is not None}
 
 
 def _tokenizer_config(texts: TextTokenizer, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -172,6 +172,11 @@ def _compared(model: Model, inputs: Inputs) -> Answer:
     return Answer(model.logits(model(ids, lengths=lengths), model.image(inputs["pixel_values"])))
 
 
+def _compared_whole(model: Model, inputs: Inputs) -> Answer:
+    assert isinstance(model, TwoTowersModel)
+    return Answer(model.logits(model(inputs["input_ids"]), model.image(inputs["pixel_values"])))
+
+
 def _segments(config: Mapping[str, Any]) -> Inputs:
     return {**_text(config), "token_type_ids": integers(0, config["type_vocab_size"], ROWS, LENGTH)}
 
@@ -179,7 +184,9 @@ def _segments(config: Mapping[str, Any]) -> Inputs:
 TEXT = Style(_text, _ask, _answer)
 SEGMENTS = Style(_segments, _ask, _answer)
 PAIRS = Style(_pairs, _compared, lambda output: Answer(output.logits_per_text))
+PAIRS_WHOLE = Style(_pairs, _compared_whole, lambda output: Answer(output.logits_per_text))
 PIXELS = Style(_pixels, _ask, _seen)
+PATCHES = Style(_pixels, _ask, _answer)
 SOUND = Style(_sound, _translate, _translated)
 TWO_TEXTS = Style(_two_texts, _translate, _translated)
 

@@ -70,7 +70,7 @@ class WritingObjective(RowObjective, ABC):
         if model.longest is not None:
             counts = [min(count, model.longest - len(prompt)) for count, prompt in zip(counts, prompts, strict=True)]
         search, tokenizer = Beams(beams=self.beams, length_penalty=self.length_penalty), coder.tokenizers.target
-        found = beam_search(model, Prompts(prompts, counts, read), search, end=tokenizer.end)
+        found = beam_search(model, Prompts(prompts, counts, read), search, end=tokenizer.ends)
         return [tokenizer.decode(best.ids) for best, *_ in found]
 
 

@@ -1,6 +1,6 @@
 """Models that see and hear."""
 
-from golden.published import PAIRS, PIXELS, SOUND, Case
+from golden.published import PAIRS, PAIRS_WHOLE, PATCHES, PIXELS, SOUND, Case
 
 SMALL_VIT = {
     "hidden_size": 24,
@@ -12,6 +12,18 @@ SMALL_VIT = {
     "image_size": 9,
     "patch_size": 3,
     "num_channels": 2,
+}
+SMALL_DINOV2 = {
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "mlp_ratio": 2,
+    "hidden_act": "gelu_new",
+    "layer_norm_eps": 0.03,
+    "image_size": 9,
+    "patch_size": 3,
+    "num_channels": 2,
+    "layerscale_value": 0.3,
 }
 SMALL_WHISPER = {
     "vocab_size": 61,
@@ -48,9 +60,46 @@ SMALL_CLIP = {
     "projection_dim": 10,
     "logit_scale_init_value": 1.7,
 }
+SMALL_SIGLIP = {
+    "text_config": {
+        **TOWER,
+        "vocab_size": 61,
+        "max_position_embeddings": 20,
+        "hidden_act": "gelu",
+        "hidden_size": 28,
+        "projection_size": 24,
+    },
+    "vision_config": {
+        **TOWER,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 6,
+        "intermediate_size": 28,
+        "layer_norm_eps": 0.05,
+        "hidden_act": "quick_gelu",
+        "image_size": 9,
+        "patch_size": 3,
+        "num_channels": 2,
+    },
+}
 
 CASES = (
     Case("clip", "CLIPModel", SMALL_CLIP, PAIRS),
+    Case("deit", "DeiTForImageClassificationWithTeacher", {**SMALL_VIT, "num_labels": 3}, PIXELS),
+    Case(
+        "deit one head",
+        "DeiTForImageClassification",
+        {**SMALL_VIT, "image_size": [9, 13], "qkv_bias": False, "num_labels": 3},
+        PIXELS,
+    ),
+    Case("deit bare", "DeiTModel", {**SMALL_VIT, "hidden_act": "gelu"}, PIXELS),
+    Case("dinov2", "Dinov2Model", SMALL_DINOV2, PATCHES),
+    Case(
+        "dinov2 gated",
+        "Dinov2Model",
+        {**SMALL_DINOV2, "hidden_size": 28, "use_swiglu_ffn": True, "use_mask_token": False, "qkv_bias": False},
+        PATCHES,
+    ),
+    Case("siglip", "SiglipModel", SMALL_SIGLIP, PAIRS_WHOLE),
     Case("vit", "ViTForImageClassification", {**SMALL_VIT, "num_labels": 3}, PIXELS),
     Case("vit wide", "ViTForImageClassification", {**SMALL_VIT, "image_size": [9, 13], "qkv_bias": False}, PIXELS),
     Case("vit bare", "ViTModel", {**SMALL_VIT, "hidden_act": "gelu"}, PIXELS),
