@@ -78,7 +78,8 @@ def test_counts_may_be_written_as_floats_and_rates_as_whole_numbers() -> None:
         ({"coutn": 1}, "coutn: no such key; allowed: norm, other, more, count, rate; nearest: 'count'"),
         (
             {"norm": None},
-            "norm: should be a row's name or {kind: name, ...}; names: layer, no_norm, rms, rms_offset, scale; came null",
+            "norm: should be a row's name or {kind: name, ...}; names: layer, no_norm, rms, rms_offset, scale; "
+            "came null",
         ),
         ({"norm": "rm"}, "norm: no 'rm' here; allowed: layer, no_norm, rms, rms_offset, scale; nearest: 'rms'"),
         ({"norm": {"eps": 1.0}}, "norm: should be a row's name or {kind: name, ...}"),
