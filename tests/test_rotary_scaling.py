@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from oracles.published import exact
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -261,16 +262,11 @@ def test_scalings_that_cannot_work_are_refused(
 
 
 @pytest.fixture
-def in_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def in_double() -> Iterator[None]:
     """Make the reference compute in float64: it asks for float32 by name, whatever the model's own type is."""
     pytest.importorskip("transformers")
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    monkeypatch.setattr(torch, "float", torch.float64)
-    monkeypatch.setattr(torch, "float32", torch.float64)
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    yield
-    torch.set_default_dtype(before)
+    with exact():
+        yield
 
 
 def reference(rope: dict[str, Any], longest: int, size: int = SIZE) -> Any:

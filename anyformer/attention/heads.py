@@ -117,11 +117,14 @@ class HeadNorms(Part):
         return torch.stack([getattr(self, str(head))(one) for head, one in enumerate(x.unbind(2))], 2)
 
 
-def taken(mixer: Layer, region: Region, ctx: Context, dropout: float) -> Tensor:
-    """(B, T, H, D): what the queries take from a region of keys; its weights are made only if the tape wants them."""
+def taken(mixer: Layer, region: Region, ctx: Context, dropout: float, name: str = "weights") -> Tensor:
+    """(B, T, H, D): what the queries take from a region of keys; its weights are made only if the tape wants them.
+
+    name: that of their point on the tape.
+    """
     dropout = dropout if mixer.training else 0.0
-    if ctx.tape is not None and ctx.tape.wants(f"{mixer.path}.weights"):
-        return plain(region, lambda weights: ctx.point(mixer.path, "weights", weights), dropout)[0]
+    if ctx.tape is not None and ctx.tape.wants(f"{mixer.path}.{name}"):
+        return plain(region, lambda weights: ctx.point(mixer.path, name, weights), dropout)[0]
     return attend([region], dropout)
 
 

@@ -14,12 +14,12 @@ from typing import ClassVar, NoReturn
 import torch
 from torch import Tensor
 
-from anyformer.attention.heads import Headed
+from anyformer.attention.heads import Headed, taken
 from anyformer.core.context import Context
 from anyformer.core.linear import Linear
 from anyformer.core.spec import Fraction, LayerSpec, Site, Size, spec
 from anyformer.core.state import Past, Room
-from anyformer.kernels.attention import Region, attend, plain
+from anyformer.kernels.attention import Region
 from anyformer.patterns.base import AnyPattern
 from anyformer.patterns.global_tokens import GlobalTokens
 from anyformer.patterns.window import Window
@@ -86,16 +86,10 @@ class LongformerAttention(Headed):
         q, k, v = self.cut(self.q_global(x), self.heads), *self.global_keys(x)
         far = Region(q, k, v, where, where, self.everywhere, self.scale)
         is_global = self.everywhere.sees(where, where)[..., None, None]  # (B, T, 1, 1): each token as it sees itself
-        out = torch.where(is_global, self.taken(far, ctx, "global_weights"), self.taken(near, ctx, "weights"))
+        from_far = taken(self, far, ctx, self.dropout, "global_weights")
+        out = torch.where(is_global, from_far, taken(self, near, ctx, self.dropout))
         return self.join(ctx.point(self.path, "out", out)), state
 
     def global_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """k and v (B, T, G, D) for global queries."""
         return self.cut(self.k_global(x), self.groups), self.cut(self.v_global(x), self.groups)
-
-    def taken(self, region: Region, ctx: Context, name: str) -> Tensor:
-        """(B, T, H, D): what the queries take from the keys; the weights are made only if the tape wants them."""
-        dropout = self.dropout if self.training else 0.0
-        if ctx.tape is not None and ctx.tape.wants(f"{self.path}.{name}"):
-            return plain(region, lambda weights: ctx.point(self.path, name, weights), dropout)[0]
-        return attend([region], dropout)

@@ -95,24 +95,28 @@ class Weights(Mapping[str, "Tensor"]):
 
 
 def _sharded(folder: Path) -> dict[str, Shard]:
-    index = read_json(folder / INDEX)
-    table = index.get("weight_map")
-    if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
-        raise InputError(f"{folder / INDEX}: should have a weight_map of tensor names to file names")
-    shards: dict[str, Shard] = {}
-    for name in sorted(set(table.values())):
-        # a name, and no way out of the folder: not `../x`, not `/x`, not a link to elsewhere
-        if Path(name).name != name or "\\" in name or (folder / name).resolve().parent != folder.resolve():
-            raise InputError(f"{folder / INDEX}: {name[:80]!r} is no file of this folder")
-        if not (folder / name).is_file():
-            raise InputError(f"{folder / INDEX}: {name} is listed and missing; fetch it")
-        shards[name] = Shard.open(folder / name)
+    table = weight_map(folder / INDEX)
+    shards = {name: Shard.open(folder / name) for name in sorted(set(table.values()))}
     for name, shard in shards.items():
         listed = {tensor for tensor, file in table.items() if file == name}
         if odd := sorted(listed ^ shard.entries.keys()):
             where = "in the index and not in the file" if odd[0] in listed else "in the file and not in the index"
             raise InputError(f"{folder / name}: {odd[0]!r} stands {where}: the shards do not belong together")
     return {tensor: shards[file] for tensor, file in table.items()}
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """The file of each tensor, as an index says it; every file is there, in the index's own folder."""
+    table, folder = read_json(index).get("weight_map"), index.parent
+    if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
+        raise InputError(f"{index}: should have a weight_map of tensor names to file names")
+    for name in sorted(set(table.values())):
+        # a name, and no way out of the folder: not `../x`, not `/x`, not a link to elsewhere
+        if Path(name).name != name or "\\" in name or (folder / name).resolve().parent != folder.resolve():
+            raise InputError(f"{index}: {name[:80]!r} is no file of this folder")
+        if not (folder / name).is_file():
+            raise InputError(f"{index}: {name} is listed and missing; fetch it")
+    return table
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +13,7 @@ from anyformer.checkpoints.gguf import TYPES
 from anyformer.checkpoints.gguf_models import Plan, plan
 from anyformer.core.errors import ConfigError
 from anyformer.core.extras import need
-from anyformer.runs.files import DISK, Files, explained
+from anyformer.runs.files import DISK, Files, renamed
 
 Type = Literal["F32", "F16", "Q8_0"]
 FILE_TYPES: dict[Type, int] = {"F32": 0, "F16": 1, "Q8_0": 7}
@@ -25,17 +23,9 @@ HALF = 65504.0  # the largest number of float16
 def write_gguf(model: Foreign, path: Path, kind: Type, files: Files = DISK) -> None:
     """Writes a model's matrices as `kind`; vectors stay F32, and rows that Q8_0 cannot cut into blocks are F16."""
     planned = plan(model)
-    temporary = path.with_name(f".anyformer-{uuid.uuid4().hex[:12]}.tmp")
-    with explained(path):
-        try:
-            _write(planned, temporary, kind)
-            files.fsync(temporary)
-            files.rename(temporary, path)
-        except BaseException:  # also Ctrl-C: no partial file stays behind
-            with suppress(OSError):
-                files.remove(temporary)
-            raise
-        files.fsync(path.parent)
+    with renamed(files, path) as temporary:
+        _write(planned, temporary, kind)
+        files.fsync(temporary)
 
 
 def _write(planned: Plan, path: Path, kind: Type) -> None:

@@ -139,6 +139,11 @@ def stacked(count: int, rule: Rule) -> Stacked:
 Names = Mapping[str, str | Rule | None]
 
 
+def sides(names: Mapping[str, str]) -> dict[str, str]:
+    """The weight and the bias of each."""
+    return {f"{theirs}.{side}": f"{ours}.{side}" for theirs, ours in names.items() for side in ("weight", "bias")}
+
+
 @dataclass(frozen=True)
 class Link:
     """One tensor of a file and ours that it becomes."""

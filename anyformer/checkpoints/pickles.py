@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anyformer.checkpoints.files import INDEX, SINGLE, read_json
+from anyformer.checkpoints.files import INDEX, SINGLE, weight_map
 from anyformer.core.errors import InputError, ResourceError
 from anyformer.runs.files import DISK, atomic_write, explained, make_folder, remove_tree
 from anyformer.runs.weights import save_tensors
@@ -33,13 +33,14 @@ COPIES = 4  # tensors may have so many times the bytes of their file: some files
 
 def to_safetensors(folder: Path, out: Path) -> None:
     """Writes the weights of a folder's pickles into `out`, as one file or as the shards that the index lists."""
-    shards = _shards(folder)
+    listed = weight_map(folder / BIN_INDEX) if (folder / BIN_INDEX).is_file() else None
+    shards = _shards(folder, listed)
     with _scratch(out) as scratch:
         found = _converted({source: scratch / name for source, name in shards.items()})
         where = {tensor: name for name, tensors in zip(shards.values(), found, strict=True) for tensor in tensors}
         if len(where) < sum(map(len, found)):
             raise InputError(f"{folder}: a tensor stands in more than one of {', '.join(path.name for path in shards)}")
-        if (folder / BIN_INDEX).is_file() and (odd := sorted(_listed(folder).keys() ^ where.keys())):
+        if listed is not None and (odd := sorted(listed.keys() ^ where.keys())):
             raise InputError(f"{folder / BIN_INDEX}: {odd[0]!r} stands in the index or in a file, and not in both")
         if len(shards) > 1:
             size = sum((scratch / name).stat().st_size for name in shards.values())
@@ -51,29 +52,16 @@ def to_safetensors(folder: Path, out: Path) -> None:
             DISK.fsync(out)
 
 
-def _shards(folder: Path) -> dict[Path, str]:
-    """The pickles, and the file that each becomes."""
-    if not (folder / BIN_INDEX).is_file():
+def _shards(folder: Path, listed: Mapping[str, str] | None) -> dict[Path, str]:
+    """The pickles, and the file that each becomes. listed: the file of each tensor; None: there is no index."""
+    if listed is None:
         if not (folder / BIN).is_file():
             raise InputError(f"{folder}: has no {BIN} and no {BIN_INDEX}")
         return {folder / BIN: SINGLE}
-    names = sorted(set(_listed(folder).values()))
-    for name in names:
-        # a name, and no way out of the folder: not `../x`, not `/x`, not a link to elsewhere
-        if Path(name).name != name or "\\" in name or (folder / name).resolve().parent != folder.resolve():
-            raise InputError(f"{folder / BIN_INDEX}: {name[:80]!r} is no file of this folder")
-        if not (folder / name).is_file():
-            raise InputError(f"{folder / BIN_INDEX}: {name} is listed and missing; fetch it")
+    names = sorted(set(listed.values()))
     if len(names) == 1:
         return {folder / names[0]: SINGLE}
     return {folder / name: f"model-{number:05}-of-{len(names):05}.safetensors" for number, name in enumerate(names, 1)}
-
-
-def _listed(folder: Path) -> dict[str, str]:
-    table = read_json(folder / BIN_INDEX).get("weight_map")
-    if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
-        raise InputError(f"{folder / BIN_INDEX}: should have a weight_map of tensor names to file names")
-    return table
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from anyformer.architectures.encoder import Encoder
 from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import FRACTION, SIZE, Config, Kind
-from anyformer.checkpoints.names import Names
+from anyformer.checkpoints.names import Names, sides
 from anyformer.core.spec import HeadSpec, LayerSpec, ModelSpec, Ref
 from anyformer.heads.classify import Classify
 from anyformer.heads.masked import Masked
@@ -30,7 +30,6 @@ from anyformer.models.bert import (
     head,
     learned,
     masked,
-    sides,
     task,
     typed,
     unread,

@@ -13,10 +13,10 @@ from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import ACTIVATIONS, FLAG, POSITIVE, SIZE, WHOLE, Config, Kind, several
 from anyformer.checkpoints.names import Names, Rule
 from anyformer.core.spec import ModelSpec
-from anyformer.feedforward.gated import Gated
 from anyformer.models.base import ModelType
-from anyformer.models.grouped import MIXER_OF, attention, decoder, unless
-from anyformer.models.llama import FF
+from anyformer.models.grouped import MIXER_OF, attention, unless
+from anyformer.models.head import TIES, language
+from anyformer.models.llama import decoder, gated
 from anyformer.models.mamba2 import LIMITS, NO_LIMITS, mixer_names, widened
 from anyformer.models.rope import rotary
 from anyformer.norms.rms import RMSNorm
@@ -36,22 +36,18 @@ class Bamba(ModelType):
 
     classes = ("BambaForCausalLM", "BambaModel")
     prefix = "model."
-    ties: ClassVar = {"lm_head.weight": "embedding.weight"}
+    ties: ClassVar = TIES
 
     def declare(self, c: Config, name: str) -> Decoder:
         c.ignore("layer_types", "layers_block_type", "num_logits_to_keep", "z_loss_coefficient")
         context = c.take("max_position_embeddings", SIZE, "context", 262_144)
         norm = RMSNorm(eps=c.take("rms_norm_eps", POSITIVE, "body.norm.eps", 1e-5))
-        ff = Gated(
-            hidden=c.take("intermediate_size", SIZE, f"{FF}.hidden"),
-            activation=c.take("hidden_act", ACTIVATIONS, f"{FF}.activation", "silu"),
-            bias=c.take("mlp_bias", FLAG, f"{FF}.bias", False),
-        )
+        ff = gated(c, bias=False)
         blocks = [
             Block(mixer=mixer, ff=ff, residual=Pre(norm=norm))
             for mixer in self.mixers(c, context, norm.eps, c.count("num_hidden_layers", "body.blocks"))
         ]
-        return decoder(c, context, blocks, norm, bare=name == "BambaModel")
+        return decoder(c, context, blocks, norm, language(c, bare=name == "BambaModel", tied=False))
 
     def mixers(self, c: Config, context: int, eps: float, count: int) -> list[Softmax | Mamba2]:
         """Of all layers."""

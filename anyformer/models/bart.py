@@ -15,13 +15,12 @@ from anyformer.attention.softmax import Softmax
 from anyformer.blocks.sequential import Block
 from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import ACTIVATIONS, FRACTION, SIZE, Config, one_of
-from anyformer.checkpoints.names import Names, Rule, Shaped
+from anyformer.checkpoints.names import Names, Rule, Shaped, sides
 from anyformer.core.spec import HeadSpec, ModelSpec, NormSpec, ResidualSpec
 from anyformer.embeddings.tokens import Tokens
 from anyformer.feedforward.mlp import MLP
 from anyformer.heads.tied import Tied
 from anyformer.models.base import ModelType
-from anyformer.models.bert import sides
 from anyformer.norms.layer import LayerNorm
 from anyformer.norms.nothing import NoNorm
 from anyformer.patterns.causal import Causal

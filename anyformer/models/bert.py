@@ -11,7 +11,7 @@ from anyformer.attention.softmax import Softmax
 from anyformer.blocks.sequential import Block
 from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import ACTIVATIONS, FRACTION, POSITIVE, SIZE, Config
-from anyformer.checkpoints.names import Names
+from anyformer.checkpoints.names import Names, sides
 from anyformer.core.spec import HeadSpec, LayerSpec, ModelSpec, PositionSpec, Ref
 from anyformer.feedforward.activations import Activation
 from anyformer.feedforward.mlp import MLP
@@ -154,11 +154,6 @@ def as_filed(spec: ModelSpec, tensors: Collection[str], pooler: str) -> ModelSpe
     """A bare model without a pooler where the file has none. pooler: its tensor."""
     bare = isinstance(spec, Encoder) and isinstance(spec.head, Sentence) and pooler not in tensors
     return replace(spec, head=None) if bare else spec
-
-
-def sides(names: dict[str, str]) -> dict[str, str]:
-    """The weight and the bias of each."""
-    return {f"{theirs}.{side}": f"{ours}.{side}" for theirs, ours in names.items() for side in ("weight", "bias")}
 
 
 def embedded(prefix: str) -> dict[str, str | None]:

@@ -11,7 +11,7 @@ from anyformer.architectures.encoder import Encoder
 from anyformer.attention.big_bird import BigBird as Attention
 from anyformer.attention.softmax import Softmax
 from anyformer.checkpoints.config import FLAG, FRACTION, SIZE, WHOLE, Config, Kind, one_of
-from anyformer.checkpoints.names import Names
+from anyformer.checkpoints.names import Names, sides
 from anyformer.core.spec import HeadSpec, LayerSpec, ModelSpec
 from anyformer.embeddings.tokens import Tokens
 from anyformer.heads.classify import Classify
@@ -32,7 +32,6 @@ from anyformer.models.bert import (
     head_names,
     layers,
     learned,
-    sides,
     task,
     typed,
     unread,

@@ -9,13 +9,12 @@ from anyformer.attention.softmax import Softmax
 from anyformer.blocks.sequential import Block
 from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import FRACTION, POSITIVE, SIZE, Config, or_none
-from anyformer.checkpoints.names import Names
+from anyformer.checkpoints.names import Names, sides
 from anyformer.core.spec import ModelSpec
 from anyformer.feedforward.mlp import MLP
 from anyformer.models.base import ModelType
-from anyformer.models.bert import sides
 from anyformer.models.gpt_neox import by_head, groups_of
-from anyformer.models.head import language
+from anyformer.models.head import TIES, language
 from anyformer.norms.layer import LayerNorm
 from anyformer.positions.alibi import ALiBi
 from anyformer.residuals.pre import Pre
@@ -38,7 +37,7 @@ class Bloom(ModelType):
 
     classes = ("BloomForCausalLM", "BloomModel")
     prefix = "transformer."
-    ties: ClassVar = {"lm_head.weight": "embedding.weight"}
+    ties: ClassVar = TIES
     aliases: ClassVar = {"num_hidden_layers": "n_layer", "num_attention_heads": "n_head", "n_embed": "hidden_size"}
 
     def declare(self, c: Config, name: str) -> Decoder:

@@ -25,6 +25,7 @@ from anyformer.models.published import CONFIG, declared, open_published, own_for
 from anyformer.models.texts import of_folder, text_side
 from anyformer.runs.folder import SOURCE_TOKENIZER, RunFolder
 from anyformer.runs.manifest import NAME as MANIFEST
+from anyformer.runs.weights import count_nonfinite
 
 # Single files of other programs, by what their names end in.
 FILES: dict[str, Callable[[Path], Foreign]] = {".gguf": read_gguf, ".bin": read_llama2c, ".json": read_mingpt}
@@ -92,9 +93,7 @@ def _of_published(source: Foreign, path: Path, allow: Collection[str]) -> Checkp
     else:
         tokenizer = of_folder(path, source.config, spec.vocabulary) if path.is_dir() else None
     notes = [
-        f"{path}: {name} has {count} values that are not finite"
-        for name, tensor in tensors.items()
-        if (count := int((~tensor.isfinite()).sum()))
+        f"{path}: {name} has {count} values that are not finite" for name, count in count_nonfinite(tensors).items()
     ]
     return Checkpoint(spec, tensors, None if tokenizer is None else Tokenizers(tokenizer), str(path), notes)
 

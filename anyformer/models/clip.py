@@ -13,13 +13,12 @@ from anyformer.attention.softmax import Softmax
 from anyformer.blocks.sequential import Block
 from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import ACTIVATIONS, FRACTION, NUMBER, POSITIVE, SIZE, Config, Kind
-from anyformer.checkpoints.names import Names, Shaped
+from anyformer.checkpoints.names import Names, Shaped, sides
 from anyformer.core.spec import ModelSpec
 from anyformer.embeddings.patches import Patches
 from anyformer.feedforward.mlp import MLP
 from anyformer.heads.sentence import Sentence
 from anyformer.models.base import ModelType
-from anyformer.models.bert import sides
 from anyformer.norms.layer import LayerNorm
 from anyformer.patterns.base import Pattern
 from anyformer.patterns.causal import Causal

@@ -29,9 +29,9 @@ from anyformer.feedforward.experts import Experts
 from anyformer.feedforward.gated import Gated
 from anyformer.feedforward.routers.sigmoid import SigmoidRouter
 from anyformer.models.base import ModelType
-from anyformer.models.grouped import decoder
-from anyformer.models.llama import MIXER, Llama
-from anyformer.models.mixtral import FF_OF, expert_names, gated
+from anyformer.models.head import TIES, language
+from anyformer.models.llama import MIXER, Llama, decoder, gated
+from anyformer.models.mixtral import FF_OF, expert_names
 from anyformer.models.rope import older, rotary
 from anyformer.norms.rms import RMSNorm
 from anyformer.positions.rates.yarn import YaRN, amplitude
@@ -92,7 +92,7 @@ class DeepSeek3(ModelType):
 
     classes = ("DeepseekV3ForCausalLM", "DeepseekV3Model")
     prefix = "model."
-    ties: ClassVar = {"lm_head.weight": "embedding.weight"}
+    ties: ClassVar = TIES
     aliases: ClassVar = {"num_local_experts": "n_routed_experts"}
 
     def read(self, tree: Mapping[str, Any], where: str, allow: Collection[str] = ()) -> ModelSpec:
@@ -120,7 +120,7 @@ class DeepSeek3(ModelType):
             Block(mixer=mixer, ff=ff, residual=residual)
             for ff in self.feedforwards(c, c.count("num_hidden_layers", "body.blocks"))
         ]
-        return decoder(c, context, blocks, norm, bare=name == "DeepseekV3Model")
+        return decoder(c, context, blocks, norm, language(c, bare=name == "DeepseekV3Model", tied=False))
 
     def mixer(self, c: Config, context: int) -> Latent:
         """Attention; its norms have an eps of their own, which no key changes."""
@@ -152,7 +152,7 @@ class DeepSeek3(ModelType):
         first = min(count, c.take("first_k_dense_replace", DENSE, "body.blocks", 3))
         found: list[Gated | Experts] = []
         if first:
-            found += [gated(c, "intermediate_size", FF_OF.format(i=0))] * first
+            found += [gated(c, at=FF_OF.format(i=0))] * first
         else:
             c.ignore("intermediate_size")
         if first < count:
@@ -174,7 +174,7 @@ class DeepSeek3(ModelType):
 
 def experts(c: Config, at: str) -> Experts:
     """Experts whose choice is corrected by a bias, beside one that every token takes."""
-    one = gated(c, "moe_intermediate_size", f"{at}.expert")
+    one = gated(c, at=f"{at}.expert", size="moe_intermediate_size")
     assert one.hidden is not None
     return Experts(
         expert=one,

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from anyformer.architectures.encoder import Encoder
 from anyformer.checkpoints.config import Config
-from anyformer.checkpoints.names import Names
+from anyformer.checkpoints.names import Names, sides
 from anyformer.core.spec import HeadSpec, ModelSpec
 from anyformer.heads.classify import Classify
 from anyformer.heads.distilled import Distilled
 from anyformer.models.answers import labels, whole_text
 from anyformer.models.base import ModelType
-from anyformer.models.bert import as_filed, pooled, sides
+from anyformer.models.bert import as_filed, pooled
 from anyformer.models.vit import encoder, filed, layers, patches
 
 

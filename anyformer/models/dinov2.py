@@ -8,12 +8,11 @@ from anyformer.architectures.encoder import Encoder
 from anyformer.blocks.sequential import Block
 from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import ACTIVATIONS, FLAG, FRACTION, POSITIVE, SIZE, Config, Kind, one_of
-from anyformer.checkpoints.names import Fused, Names
+from anyformer.checkpoints.names import Fused, Names, sides
 from anyformer.core.spec import ModelSpec
 from anyformer.feedforward.gated import Gated
 from anyformer.feedforward.mlp import MLP
 from anyformer.models.base import ModelType
-from anyformer.models.bert import sides
 from anyformer.models.vit import FF, attention, filed, mixers, patches
 from anyformer.norms.layer import LayerNorm
 from anyformer.residuals.layer_scale import LayerScale

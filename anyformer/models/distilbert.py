@@ -9,14 +9,14 @@ from anyformer.attention.softmax import Softmax
 from anyformer.blocks.sequential import Block
 from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import ACTIVATIONS, FRACTION, SIZE, Config
-from anyformer.checkpoints.names import Names
+from anyformer.checkpoints.names import Names, sides
 from anyformer.core.spec import HeadSpec, ModelSpec
 from anyformer.feedforward.mlp import MLP
 from anyformer.heads.classify import Classify
 from anyformer.heads.span import Span
 from anyformer.models.answers import each_token, whole_text
 from anyformer.models.base import ModelType
-from anyformer.models.bert import FF, MIXER, OLD_NORMS, Usual, classes, masked, sides, task
+from anyformer.models.bert import FF, MIXER, OLD_NORMS, Usual, classes, masked, task
 from anyformer.norms.layer import LayerNorm
 from anyformer.norms.nothing import NoNorm
 from anyformer.patterns.full import Full

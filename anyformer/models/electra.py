@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from anyformer.architectures.encoder import Encoder
 from anyformer.checkpoints.config import SIZE, Config, Kind
-from anyformer.checkpoints.names import Names
+from anyformer.checkpoints.names import Names, sides
 from anyformer.core.spec import HeadSpec, ModelSpec
 from anyformer.heads.classify import Classify
 from anyformer.heads.replaced import Replaced
@@ -29,7 +29,6 @@ from anyformer.models.bert import (
     layers,
     learned,
     masked,
-    sides,
     task,
     typed,
 )

@@ -39,9 +39,10 @@ def export_hf(model: Model, folder: Path, model_type: str | None = None) -> str:
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     with new_folder(folder) as made:
         _write_json(made / CONFIG, {**config, **special, "dtype": dtype, "torch_dtype": dtype})
-        for file, part in _shards(tensors).items():
+        shards = _shards(tensors)
+        for file, part in shards.items():
             atomic_write(DISK, made / file, tensor_chunks(part, METADATA))
-        if (shards := _shards(tensors)).keys() != {SINGLE}:
+        if shards.keys() != {SINGLE}:
             where = {tensor: file for file, part in shards.items() for tensor in part}
             size = sum(tensor.nbytes for tensor in tensors.values())
             _write_json(made / INDEX, {"metadata": {"total_size": size}, "weight_map": where})

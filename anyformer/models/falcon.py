@@ -24,13 +24,12 @@ from anyformer.checkpoints.config import (
     one_of,
     or_none,
 )
-from anyformer.checkpoints.names import Names
+from anyformer.checkpoints.names import Names, sides
 from anyformer.core.spec import ModelSpec, PositionSpec
 from anyformer.feedforward.mlp import MLP
 from anyformer.models.base import ModelType
-from anyformer.models.bert import sides
 from anyformer.models.gpt_neox import by_head, groups_of
-from anyformer.models.head import language
+from anyformer.models.head import TIES, language
 from anyformer.models.rope import rotary
 from anyformer.norms.layer import LayerNorm
 from anyformer.positions.alibi_rounded import RoundedALiBi
@@ -66,7 +65,7 @@ class Falcon(ModelType):
 
     classes = ("FalconForCausalLM", "FalconModel")
     prefix = "transformer."
-    ties: ClassVar = {"lm_head.weight": "embedding.weight"}
+    ties: ClassVar = TIES
     aliases: ClassVar = {"n_embed": "hidden_size"}
 
     def declare(self, c: Config, name: str) -> Decoder:

@@ -24,7 +24,7 @@ from anyformer.feedforward.gated import Gated
 from anyformer.heads.capped import Capped
 from anyformer.models.base import ModelType
 from anyformer.models.grouped import ALL, MIXER_OF, SLIDING, attention, every, layer_types, patterns
-from anyformer.models.head import language
+from anyformer.models.head import TIES, language
 from anyformer.models.llama import FF, MIXER, Llama
 from anyformer.models.rope import older, rotary, scaling
 from anyformer.norms.rms_offset import OffsetRMSNorm
@@ -122,7 +122,7 @@ class Gemma(ModelType):
 
     classes = ("GemmaForCausalLM", "GemmaModel")
     prefix = "model."
-    ties: ClassVar = {"lm_head.weight": "embedding.weight"}
+    ties: ClassVar = TIES
 
     def declare(self, c: Config, name: str) -> Decoder:
         context = c.take("max_position_embeddings", SIZE, "context", 8192)
@@ -148,7 +148,7 @@ class Gemma2(ModelType):
 
     classes = ("Gemma2ForCausalLM", "Gemma2Model")
     prefix = "model."
-    ties: ClassVar = {"lm_head.weight": "embedding.weight"}
+    ties: ClassVar = TIES
 
     def declare(self, c: Config, name: str) -> Decoder:
         context = c.take("max_position_embeddings", SIZE, "context", 8192)
@@ -174,7 +174,7 @@ class Gemma3Text(ModelType):
 
     classes = ("Gemma3ForCausalLM", "Gemma3TextModel")
     prefix = "model."
-    ties: ClassVar = {"lm_head.weight": "embedding.weight"}
+    ties: ClassVar = TIES
 
     def read(self, tree: Mapping[str, Any], where: str, allow: Collection[str] = ()) -> ModelSpec:
         return super().read(one_rope(tree, where), where, allow)

@@ -9,12 +9,11 @@ from anyformer.attention.softmax import Softmax
 from anyformer.blocks.sequential import Block
 from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import ACTIVATIONS, FLAG, FRACTION, POSITIVE, SIZE, Config, Kind, one_of, or_none
-from anyformer.checkpoints.names import Fused, Names, Rule
+from anyformer.checkpoints.names import Fused, Names, Rule, sides
 from anyformer.core.spec import ModelSpec
 from anyformer.feedforward.mlp import MLP
 from anyformer.models.base import ModelType
-from anyformer.models.bert import sides
-from anyformer.models.head import language
+from anyformer.models.head import TIES, language
 from anyformer.norms.layer import LayerNorm
 from anyformer.positions.learned import Learned
 from anyformer.residuals.pre import Pre
@@ -68,7 +67,7 @@ class GPT2(ModelType):
 
     classes = ("GPT2LMHeadModel", "GPT2Model")
     prefix = "transformer."
-    ties: ClassVar = {"lm_head.weight": "embedding.weight"}
+    ties: ClassVar = TIES
     aliases = ALIASES
 
     def declare(self, c: Config, name: str) -> Decoder:

@@ -9,14 +9,13 @@ from anyformer.attention.softmax import Softmax
 from anyformer.blocks.sequential import Block
 from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import ACTIVATIONS, FRACTION, POSITIVE, SIZE, Config, Kind, one_of, or_none, several
-from anyformer.checkpoints.names import Names
+from anyformer.checkpoints.names import Names, sides
 from anyformer.core.spec import ModelSpec
 from anyformer.feedforward.mlp import MLP
 from anyformer.models.base import ModelType
-from anyformer.models.bert import sides
 from anyformer.models.gpt2 import OLD_KEYS
 from anyformer.models.grouped import WINDOW, window_of
-from anyformer.models.head import language
+from anyformer.models.head import TIES, language
 from anyformer.norms.layer import LayerNorm
 from anyformer.patterns.base import Pattern
 from anyformer.patterns.causal import Causal
@@ -69,7 +68,7 @@ class GPTNeo(ModelType):
 
     classes = ("GPTNeoForCausalLM", "GPTNeoModel")
     prefix = "transformer."
-    ties: ClassVar = {"lm_head.weight": "embedding.weight"}
+    ties: ClassVar = TIES
     aliases: ClassVar = {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"}
 
     def declare(self, c: Config, name: str) -> Decoder:

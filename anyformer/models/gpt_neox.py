@@ -10,11 +10,10 @@ from anyformer.blocks.parallel import Parallel
 from anyformer.blocks.sequential import Block
 from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import ACTIVATIONS, FLAG, FRACTION, POSITIVE, SIZE, Config, one_of
-from anyformer.checkpoints.names import ByHead, Names
+from anyformer.checkpoints.names import ByHead, Names, sides
 from anyformer.core.spec import ModelSpec
 from anyformer.feedforward.mlp import MLP
 from anyformer.models.base import ModelType
-from anyformer.models.bert import sides
 from anyformer.models.head import language
 from anyformer.models.rope import scaling, share_of
 from anyformer.norms.layer import LayerNorm

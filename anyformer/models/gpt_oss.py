@@ -15,8 +15,9 @@ from anyformer.feedforward.clamped import Clamped
 from anyformer.feedforward.experts import Experts
 from anyformer.feedforward.routers.softmax import SoftmaxRouter
 from anyformer.models.base import ModelType
-from anyformer.models.grouped import attention, decoder, every, layer_types, patterns
-from anyformer.models.llama import FF, MIXER, Llama
+from anyformer.models.grouped import attention, every, layer_types, patterns
+from anyformer.models.head import TIES, language
+from anyformer.models.llama import FF, MIXER, Llama, decoder
 from anyformer.models.rope import rotary
 from anyformer.norms.rms import RMSNorm
 from anyformer.residuals.pre import Pre
@@ -27,7 +28,7 @@ class GPTOSS(ModelType):
 
     classes = ("GptOssForCausalLM", "GptOssModel")
     prefix = "model."
-    ties: ClassVar = {"lm_head.weight": "embedding.weight"}
+    ties: ClassVar = TIES
     aliases: ClassVar = {"num_experts": "num_local_experts"}
 
     def declare(self, c: Config, name: str) -> Decoder:
@@ -54,7 +55,7 @@ class GPTOSS(ModelType):
             Block(mixer=replace(mixer, pattern=seen), ff=ff, residual=Pre(norm=norm))
             for seen in patterns(c, layer_types(c, every(2, count)), 128)
         ]
-        return decoder(c, context, blocks, norm, bare=name == "GptOssModel")
+        return decoder(c, context, blocks, norm, language(c, bare=name == "GptOssModel", tied=False))
 
     def names(self, spec: ModelSpec) -> Names:
         theirs, ours = "model.layers.{i}", "body.blocks.{i}"

@@ -9,13 +9,12 @@ from anyformer.attention.softmax import Softmax
 from anyformer.blocks.parallel import Parallel
 from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import FRACTION, POSITIVE, SIZE, Config
-from anyformer.checkpoints.names import Names
+from anyformer.checkpoints.names import Names, sides
 from anyformer.core.spec import ModelSpec
 from anyformer.heads.tied import Tied
 from anyformer.models.base import ModelType
-from anyformer.models.bert import sides
 from anyformer.models.gpt2 import ALIASES, OLD_KEYS, feedforward
-from anyformer.models.head import language
+from anyformer.models.head import TIES, language
 from anyformer.norms.layer import LayerNorm
 from anyformer.positions.rotary import Rotary
 from anyformer.residuals.pre import Pre
@@ -28,7 +27,7 @@ class GPTJ(ModelType):
 
     classes = ("GPTJForCausalLM", "GPTJModel")
     prefix = "transformer."
-    ties: ClassVar = {"lm_head.weight": "embedding.weight"}
+    ties: ClassVar = TIES
     aliases = ALIASES
 
     def declare(self, c: Config, name: str) -> Decoder:

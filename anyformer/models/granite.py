@@ -13,7 +13,7 @@ from anyformer.core.spec import HeadSpec, ModelSpec
 from anyformer.embeddings.tokens import Tokens
 from anyformer.models.base import ModelType
 from anyformer.models.grouped import attention
-from anyformer.models.head import language
+from anyformer.models.head import TIES, language
 from anyformer.models.llama import (
     ATTENTION,
     GATED,
@@ -21,7 +21,6 @@ from anyformer.models.llama import (
     NORMS,
     POSITION,
     RESIDUAL,
-    TIES,
     context,
     decoder,
     gated,

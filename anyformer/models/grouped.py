@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from anyformer.architectures.decoder import Decoder
 from anyformer.attention.softmax import Softmax
-from anyformer.blocks.sequential import Block
-from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import FLAG, FRACTION, SIZE, Config, Kind, one_of, or_none
-from anyformer.models.head import language
-from anyformer.norms.rms import RMSNorm
 from anyformer.patterns.base import And, Pattern, parse
 from anyformer.patterns.causal import Causal
 from anyformer.patterns.full import Full
@@ -104,19 +99,9 @@ def every(period: int, count: int) -> list[str]:
     return [ALL if index % period == 0 else SLIDING for index in range(1, count + 1)]
 
 
+# null: no window
 SIGHT: Kind[Pattern] = Kind(
     f"{SIZE.what}, or null",
     lambda size: Causal() if size is None else WINDOW.read(size),
     lambda text: None if text == str(Causal()) else window_of(text),
 )
-
-
-def decoder(c: Config, context: int, blocks: Sequence[Block], norm: RMSNorm, *, bare: bool) -> Decoder:
-    """Pre-norm blocks, the last norm, and a head that is not tied where the config does not say it."""
-    return Decoder(
-        vocabulary=c.take("vocab_size", SIZE, "vocabulary"),
-        width=c.take("hidden_size", SIZE, "width"),
-        context=context,
-        body=Stack(blocks=tuple(blocks), norm=norm),
-        head=language(c, bare=bare, tied=False),
-    )

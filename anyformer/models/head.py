@@ -7,6 +7,8 @@ from anyformer.core.spec import HeadSpec
 from anyformer.heads.language import Language
 from anyformer.heads.tied import Tied
 
+TIES = {"lm_head.weight": "embedding.weight"}  # what files of tied models may hold twice
+
 
 def language(
     c: Config, *, bare: bool, tied: bool, at: str = "head", scale: float = 1.0, bias: bool = False

@@ -12,21 +12,19 @@ from anyformer.architectures.decoder import Decoder
 from anyformer.blocks.sequential import Block
 from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import ACTIVATIONS, FLAG, POSITIVE, SIZE, Config, Kind, or_none
-from anyformer.checkpoints.names import Names, Rule
+from anyformer.checkpoints.names import Names, Rule, sides
 from anyformer.core.spec import HeadSpec, LayerSpec, ModelSpec, NormSpec
 from anyformer.embeddings.tokens import Tokens
 from anyformer.feedforward.gated import Gated
 from anyformer.models.base import ModelType
-from anyformer.models.bert import sides
 from anyformer.models.grouped import attention, unless
-from anyformer.models.head import language
+from anyformer.models.head import TIES, language
 from anyformer.models.rope import rotary
 from anyformer.norms.rms import RMSNorm
 from anyformer.residuals.pre import Pre
 
 MIXER, FF, RESIDUAL = "body.blocks.0.mixer", "body.blocks.0.ff", "body.blocks.0.residual"
 POSITION = f"{MIXER}.position"
-TIES = {"lm_head.weight": "embedding.weight"}
 
 # names of a file -> ours, without the side; those of a layer within it
 ENDS = {"model.embed_tokens": "embedding", "model.norm": "body.norm", "lm_head": "head.out"}
@@ -56,12 +54,12 @@ def no_padding(c: Config) -> None:
     c.take("pad_token_id", Kind("an id, or null", lambda _: None, lambda _: None), "vocabulary", None)
 
 
-def gated(c: Config, *, bias: bool | None = None) -> Gated:
-    """bias: where the config does not say it; None: it has no such key."""
+def gated(c: Config, *, bias: bool | None = None, at: str = FF, size: str = "intermediate_size") -> Gated:
+    """bias: where the config does not say it; None: it has no such key. size: the key of its hidden width."""
     return Gated(
-        hidden=c.take("intermediate_size", SIZE, f"{FF}.hidden"),
-        activation=c.take("hidden_act", ACTIVATIONS, f"{FF}.activation", "silu"),
-        bias=False if bias is None else c.take("mlp_bias", FLAG, f"{FF}.bias", bias),
+        hidden=c.take(size, SIZE, f"{at}.hidden"),
+        activation=c.take("hidden_act", ACTIVATIONS, f"{at}.activation", "silu"),
+        bias=False if bias is None else c.take("mlp_bias", FLAG, f"{at}.bias", bias),
     )
 
 

@@ -10,7 +10,7 @@ from anyformer.architectures.encoder import Encoder
 from anyformer.attention.longformer import Longformer as Attention
 from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import FRACTION, SIZE, Config, Kind
-from anyformer.checkpoints.names import Names
+from anyformer.checkpoints.names import Names, sides
 from anyformer.core.spec import ModelSpec
 from anyformer.models.base import ModelType
 from anyformer.models.bert import (
@@ -23,7 +23,6 @@ from anyformer.models.bert import (
     embedded,
     encoder,
     layers,
-    sides,
     task,
     typed,
 )

@@ -13,7 +13,7 @@ from anyformer.checkpoints.config import ACTIVATIONS, FLAG, NUMBER, POSITIVE, SI
 from anyformer.checkpoints.names import Fused, Names, Rule
 from anyformer.core.spec import ModelSpec
 from anyformer.models.base import ModelType
-from anyformer.models.head import language
+from anyformer.models.head import TIES, language
 from anyformer.models.llama import MIXER
 from anyformer.norms.rms import RMSNorm
 from anyformer.residuals.pre import Pre
@@ -69,7 +69,7 @@ class Mamba2Type(ModelType):
 
     classes = ("Mamba2ForCausalLM", "Mamba2Model")
     prefix = "backbone."
-    ties: ClassVar = {"lm_head.weight": "embedding.weight"}
+    ties: ClassVar = TIES
     renamed: ClassVar = {"embedding.weight": "embeddings.weight"}
 
     def declare(self, c: Config, name: str) -> Decoder:

@@ -7,19 +7,18 @@ from typing import ClassVar
 
 from anyformer.architectures.decoder import Decoder
 from anyformer.blocks.sequential import Block
-from anyformer.checkpoints.config import Config, Kind
+from anyformer.checkpoints.config import Config
 from anyformer.checkpoints.names import Names
 from anyformer.core.spec import ModelSpec
 from anyformer.models.base import ModelType
-from anyformer.models.grouped import WINDOW, attention
-from anyformer.models.head import language
+from anyformer.models.grouped import SIGHT, attention
+from anyformer.models.head import TIES, language
 from anyformer.models.llama import (
     ATTENTION,
     GATED,
     MIXER,
     NORMS,
     POSITION,
-    TIES,
     context,
     decoder,
     gated,
@@ -29,20 +28,12 @@ from anyformer.models.llama import (
 )
 from anyformer.models.rope import rotary
 from anyformer.patterns.base import Pattern
-from anyformer.patterns.causal import Causal
 from anyformer.residuals.pre import Pre
-
-# null: no window
-SEEN: Kind[Pattern] = Kind(
-    f"{WINDOW.what}, or null",
-    lambda size: Causal() if size is None else WINDOW.read(size),
-    lambda text: None if text == str(Causal()) else WINDOW.write(text),
-)
 
 
 def window(c: Config, usual: int | None) -> Pattern:
     """What each layer sees. usual: the window where the config does not say it."""
-    return c.take("sliding_window", SEEN, f"{MIXER}.pattern", usual)
+    return c.take("sliding_window", SIGHT, f"{MIXER}.pattern", usual)
 
 
 class Mistral(ModelType):

@@ -7,14 +7,15 @@ from typing import Any, ClassVar
 
 from anyformer.architectures.decoder import Decoder
 from anyformer.blocks.sequential import Block
-from anyformer.checkpoints.config import ACTIVATIONS, FLAG, NUMBER, POSITIVE, SIZE, WHOLE, Config, Kind, several
+from anyformer.checkpoints.config import FLAG, NUMBER, POSITIVE, SIZE, WHOLE, Config, Kind, several
 from anyformer.checkpoints.names import Names
 from anyformer.core.spec import ModelSpec
 from anyformer.feedforward.experts import Experts
 from anyformer.feedforward.gated import Gated
 from anyformer.models.base import ModelType
-from anyformer.models.grouped import SIGHT, attention, decoder
-from anyformer.models.llama import FF, MIXER, Llama
+from anyformer.models.grouped import SIGHT, attention
+from anyformer.models.head import TIES, language
+from anyformer.models.llama import FF, MIXER, Llama, decoder, gated
 from anyformer.models.rope import rotary
 from anyformer.norms.rms import RMSNorm
 from anyformer.residuals.pre import Pre
@@ -39,7 +40,7 @@ class Mixtral(ModelType):
 
     classes = ("MixtralForCausalLM", "MixtralModel")
     prefix = "model."
-    ties: ClassVar = {"lm_head.weight": "embedding.weight"}
+    ties: ClassVar = TIES
 
     def declare(self, c: Config, name: str) -> Decoder:
         context = c.take("max_position_embeddings", SIZE, "context", 131_072)
@@ -50,17 +51,14 @@ class Mixtral(ModelType):
             attention(c, MIXER, turn, kv_heads=8), pattern=c.take("sliding_window", SIGHT, f"{MIXER}.pattern", None)
         )
         ff = Experts(
-            expert=Gated(
-                hidden=c.take("intermediate_size", SIZE, f"{FF}.expert.hidden"),
-                activation=c.take("hidden_act", ACTIVATIONS, f"{FF}.expert.activation", "silu"),
-            ),
+            expert=gated(c, at=f"{FF}.expert"),
             count=c.take("num_local_experts", SIZE, f"{FF}.count", 8),
             top=c.take("num_experts_per_tok", SIZE, f"{FF}.top", 2),
             balance=c.take("router_aux_loss_coef", NUMBER, f"{FF}.balance", 0.001),
         )
         block = Block(mixer=mixer, ff=ff, residual=Pre(norm=norm))
         blocks = (block,) * c.count("num_hidden_layers", "body.blocks")
-        return decoder(c, context, blocks, norm, bare=name == "MixtralModel")
+        return decoder(c, context, blocks, norm, language(c, bare=name == "MixtralModel", tied=False))
 
     def names(self, spec: ModelSpec) -> Names:
         return {**Llama().names(spec), **expert_names("model.layers.{i}.block_sparse_moe", "w1", "w3", "w2")}
@@ -80,7 +78,7 @@ class Qwen3Experts(ModelType):
 
     classes = ("Qwen3MoeForCausalLM", "Qwen3MoeModel")
     prefix = "model."
-    ties: ClassVar = {"lm_head.weight": "embedding.weight"}
+    ties: ClassVar = TIES
     aliases: ClassVar = {"num_local_experts": "num_experts"}
 
     def declare(self, c: Config, name: str) -> Decoder:
@@ -97,7 +95,7 @@ class Qwen3Experts(ModelType):
             Block(mixer=mixer, ff=ff, residual=Pre(norm=norm))
             for ff in self.feedforwards(c, c.count("num_hidden_layers", "body.blocks"))
         ]
-        return decoder(c, context, blocks, norm, bare=name == "Qwen3MoeModel")
+        return decoder(c, context, blocks, norm, language(c, bare=name == "Qwen3MoeModel", tied=False))
 
     def feedforwards(self, c: Config, count: int) -> list[Experts | Gated]:
         """Of all layers: every `decoder_sparse_step`-th has experts, but for those that are named."""
@@ -105,13 +103,13 @@ class Qwen3Experts(ModelType):
         dense = [index in named or (index + 1) % step != 0 for index in range(count)]
         wide = narrow = None
         if True in dense:
-            wide = gated(c, "intermediate_size", FF_OF.format(i=dense.index(True)))
+            wide = gated(c, at=FF_OF.format(i=dense.index(True)))
         else:
             c.ignore("intermediate_size")
         if False in dense:
             at = FF_OF.format(i=dense.index(False))
             narrow = Experts(
-                expert=gated(c, "moe_intermediate_size", f"{at}.expert"),
+                expert=gated(c, at=f"{at}.expert", size="moe_intermediate_size"),
                 count=c.take("num_experts", SIZE, f"{at}.count", 128),
                 top=c.take("num_experts_per_tok", SIZE, f"{at}.top", 8),
                 renormalise=c.take("norm_topk_prob", FLAG, f"{at}.renormalise", False),
@@ -126,11 +124,3 @@ class Qwen3Experts(ModelType):
         }
         experts = expert_names("model.layers.{i}.mlp", "gate_proj", "up_proj", "down_proj")
         return {**Llama().names(spec), **norms, **experts}
-
-
-def gated(c: Config, width: str, at: str) -> Gated:
-    """A gated unit. width: the key of its hidden size."""
-    return Gated(
-        hidden=c.take(width, SIZE, f"{at}.hidden"),
-        activation=c.take("hidden_act", ACTIVATIONS, f"{at}.activation", "silu"),
-    )

@@ -10,7 +10,7 @@ from anyformer.attention.softmax import Softmax
 from anyformer.blocks.sequential import Block
 from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import ACTIVATIONS, FLAG, FRACTION, POSITIVE, SIZE, Config, Kind, one_of
-from anyformer.checkpoints.names import Fused, Names, Rule
+from anyformer.checkpoints.names import Fused, Names, Rule, sides
 from anyformer.core.spec import HeadSpec, ModelSpec, Ref
 from anyformer.feedforward.gated import Gated
 from anyformer.heads.classify import Classify
@@ -21,7 +21,7 @@ from anyformer.heads.tag import Tag
 from anyformer.heads.tied import Tied
 from anyformer.models.answers import labels, whole_text
 from anyformer.models.base import ModelType
-from anyformer.models.bert import FF, MIXER, classes, sides, task
+from anyformer.models.bert import FF, MIXER, classes, task
 from anyformer.models.grouped import ALL, AROUND, PATTERN, SLIDING, layer_types
 from anyformer.models.llama import no_padding
 from anyformer.norms.layer import LayerNorm

@@ -9,10 +9,10 @@ from typing import ClassVar
 from anyformer.architectures.encoder import Encoder
 from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import Config
-from anyformer.checkpoints.names import Names
+from anyformer.checkpoints.names import Names, sides
 from anyformer.core.spec import ModelSpec, Ref
 from anyformer.models.base import ModelType
-from anyformer.models.bert import MIXER, OLD_NORMS, Usual, as_filed, block, classes, encoder, full, sides
+from anyformer.models.bert import MIXER, OLD_NORMS, Usual, as_filed, block, classes, encoder, full
 from anyformer.models.roberta import answers, beyond, head_names
 from anyformer.norms.nothing import NoNorm
 from anyformer.positions.learned import Learned

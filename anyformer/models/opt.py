@@ -9,7 +9,7 @@ from anyformer.attention.softmax import Softmax
 from anyformer.blocks.sequential import Block
 from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import ACTIVATIONS, FLAG, FRACTION, SIZE, Config, Kind, one_of, or_none
-from anyformer.checkpoints.names import Names
+from anyformer.checkpoints.names import Names, sides
 from anyformer.core.spec import HeadSpec, ModelSpec, Ref
 from anyformer.embeddings.factorised import Factorised
 from anyformer.embeddings.tokens import Tokens
@@ -18,8 +18,7 @@ from anyformer.heads.language import Language
 from anyformer.heads.masked import Masked
 from anyformer.heads.tied import Tied
 from anyformer.models.base import ModelType
-from anyformer.models.bert import sides
-from anyformer.models.head import language
+from anyformer.models.head import TIES, language
 from anyformer.norms.layer import LayerNorm
 from anyformer.norms.nothing import NoNorm
 from anyformer.positions.learned import Learned
@@ -50,7 +49,7 @@ class OPT(ModelType):
 
     classes = ("OPTForCausalLM", "OPTModel")
     prefix = "model."
-    ties: ClassVar = {"lm_head.weight": "embedding.weight"}
+    ties: ClassVar = TIES
 
     def declare(self, c: Config, name: str) -> Decoder:
         c.ignore(*OLD_KEYS)

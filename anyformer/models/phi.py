@@ -13,7 +13,7 @@ from anyformer.core.spec import ModelSpec
 from anyformer.feedforward.mlp import MLP
 from anyformer.heads.tied import Tied
 from anyformer.models.base import ModelType
-from anyformer.models.head import language
+from anyformer.models.head import TIES, language
 from anyformer.models.llama import (
     ATTENTION,
     ENDS,
@@ -21,7 +21,6 @@ from anyformer.models.llama import (
     MIXER,
     POSITION,
     RESIDUAL,
-    TIES,
     context,
     decoder,
     layers,

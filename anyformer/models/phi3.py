@@ -11,13 +11,12 @@ from anyformer.checkpoints.config import FRACTION, SIZE, Config, Inexpressible, 
 from anyformer.checkpoints.names import Fused, Names
 from anyformer.core.spec import ModelSpec
 from anyformer.models.base import ModelType
-from anyformer.models.head import language
+from anyformer.models.head import TIES, language
 from anyformer.models.llama import (
     MIXER,
     NORMS,
     POSITION,
     RESIDUAL,
-    TIES,
     context,
     decoder,
     gated,

@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from anyformer.checkpoints.files import read_json
+from anyformer.checkpoints.files import Weights, read_json
 from anyformer.checkpoints.foreign import Foreign
 from anyformer.checkpoints.names import Names, links, says_nothing
 from anyformer.core.build import blank_model
@@ -41,16 +41,20 @@ def model_type(name: object, where: str) -> ModelType:
 
 def declared(config: Mapping[str, Any], where: str, allow: Collection[str] = ()) -> ModelSpec:
     """The spec of a published config, which can be built."""
+    return _built(config, where, allow)[0]
+
+
+def _built(config: Mapping[str, Any], where: str, allow: Collection[str]) -> tuple[ModelSpec, Model]:
+    """That, and the model, which has no values yet."""
     try:
         spec = model_type(config.get("model_type"), where).read(config, where, allow)
-        blank_model(spec, torch.float32)
+        return spec, blank_model(spec, torch.float32)
     except InputError:
         raise
     except ValidationError as error:
         raise InputError(f"{where}: {explain(error)}") from error
     except ValueError as error:  # sizes that do not fit together
         raise InputError(f"{where}: {error}") from error
-    return spec
 
 
 def tensors_for(
@@ -125,9 +129,11 @@ def _check(
 def own_form(source: Foreign, where: str, allow: Collection[str] = ()) -> tuple[ModelSpec, dict[str, Tensor]]:
     """The spec of a published checkpoint, and its tensors under our names."""
     kind = model_type(source.config.get("model_type"), where)
-    spec = declared(source.config, f"{where}: {CONFIG}", allow)
-    spec = kind.fitted(spec, _with_prefix(source.tensors, kind))
-    return spec, tensors_for(source, where, spec, blank_model(spec, torch.float32).state_dict(), allow)
+    said, blank = _built(source.config, f"{where}: {CONFIG}", allow)
+    spec = kind.fitted(said, _with_prefix(source.tensors, kind))
+    if spec != said:
+        blank = blank_model(spec, torch.float32)
+    return spec, tensors_for(source, where, spec, blank.state_dict(), allow)
 
 
 def load_published(
@@ -165,13 +171,6 @@ def published(model: Model, name: str) -> tuple[dict[str, Any], dict[str, Tensor
     return config, made
 
 
-def is_published(folder: Path) -> bool:
-    """Whether a folder is a published checkpoint."""
-    return (folder / CONFIG).is_file()
-
-
 def open_published(folder: Path) -> Foreign:
     """A folder's config and its mapped tensors."""
-    from anyformer.checkpoints.files import Weights
-
     return Foreign(read_json(folder / CONFIG), Weights.open(folder))

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from anyformer.architectures.encoder import Encoder
 from anyformer.checkpoints.config import SIZE, WHOLE, Config, Kind
-from anyformer.checkpoints.names import Names
+from anyformer.checkpoints.names import Names, sides
 from anyformer.core.spec import HeadSpec, ModelSpec, Ref
 from anyformer.heads.masked import Masked
 from anyformer.heads.sentence import Sentence
@@ -29,7 +29,6 @@ from anyformer.models.bert import (
     full,
     head,
     layers,
-    sides,
     task,
     typed,
     unread,

@@ -13,14 +13,13 @@ from anyformer.attention.softmax import Softmax
 from anyformer.blocks.sequential import Block
 from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import SIZE, Config, or_none
-from anyformer.checkpoints.names import Fused, Names, Shaped
+from anyformer.checkpoints.names import Fused, Names, Shaped, sides
 from anyformer.core.spec import ModelSpec
 from anyformer.embeddings.patches import Patches
 from anyformer.feedforward.mlp import MLP
 from anyformer.heads.probe import Probe
 from anyformer.heads.sentence import Sentence
 from anyformer.models.base import ModelType
-from anyformer.models.bert import sides
 from anyformer.models.clip import FIRST_SCALE, layers, tower
 from anyformer.patterns.full import Full
 from anyformer.positions.learned import Learned

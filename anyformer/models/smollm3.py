@@ -12,13 +12,12 @@ from anyformer.checkpoints.names import Names
 from anyformer.core.spec import ModelSpec
 from anyformer.models.base import ModelType
 from anyformer.models.grouped import ALL, SLIDING, attention, layer_types
-from anyformer.models.head import language
+from anyformer.models.head import TIES, language
 from anyformer.models.llama import (
     ATTENTION,
     GATED,
     MIXER,
     NORMS,
-    TIES,
     context,
     decoder,
     gated,

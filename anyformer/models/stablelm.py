@@ -14,14 +14,13 @@ from anyformer.checkpoints.names import Names
 from anyformer.core.spec import ModelSpec
 from anyformer.models.base import ModelType
 from anyformer.models.grouped import unless
-from anyformer.models.head import language
+from anyformer.models.head import TIES, language
 from anyformer.models.llama import (
     ATTENTION,
     GATED,
     MIXER,
     NORMS,
     POSITION,
-    TIES,
     context,
     decoder,
     gated,

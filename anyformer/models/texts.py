@@ -27,8 +27,10 @@ def of_folder(folder: Path, config: Mapping[str, Any], vocabulary: int | None) -
 
 def text_side(definition: str, config: Mapping[str, Any], vocabulary: int | None, where: str) -> TextTokenizer:
     """A tokenizer from the text of its `tokenizer.json`. vocabulary: rows of the model's table."""
-    definition = TextTokenizer.read(definition, where).definition
-    tokenizer = TextTokenizer.read(definition, where, roles(config, definition, where))
+    with guarded(where):
+        backend = Tokenizer.from_str(definition)
+        around = frame(backend)
+    tokenizer = TextTokenizer(backend, roles(config, around, where))
     if vocabulary is not None and tokenizer.vocabulary > vocabulary:
         raise InputError(
             f"{where}: has {tokenizer.vocabulary} tokens, the model's table {vocabulary} rows: they are not a pair"
@@ -36,8 +38,8 @@ def text_side(definition: str, config: Mapping[str, Any], vocabulary: int | None
     return tokenizer
 
 
-def roles(config: Mapping[str, Any], definition: str, where: str) -> Roles:
-    """What a config, and the tokenizer's own frame around a text, say of special tokens."""
+def roles(config: Mapping[str, Any], around: tuple[tuple[int, ...], tuple[int, ...]], where: str) -> Roles:
+    """What a config, and what the tokenizer puts around a text, say of special tokens."""
 
     def ids(key: str) -> tuple[int, ...]:
         value = config.get(key)
@@ -46,18 +48,15 @@ def roles(config: Mapping[str, Any], definition: str, where: str) -> Roles:
             raise InputError(f"{where}: {key} should be a token's number, or a list of them; came {came(value)}")
         return tuple(id for id in some if id >= 0)
 
-    before, after = frame(definition, where)
     begin = ids("decoder_start_token_id") or ids("bos_token_id")
-    return Roles(next(iter(begin), None), ids("eos_token_id"), next(iter(ids("pad_token_id")), None), before, after)
+    return Roles(next(iter(begin), None), ids("eos_token_id"), next(iter(ids("pad_token_id")), None), *around)
 
 
-def frame(definition: str, what: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def frame(backend: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The special tokens that a tokenizer puts before and after every text."""
-    with guarded(what):
-        backend = Tokenizer.from_str(definition)
-        backend.no_truncation()
-        backend.no_padding()
-        whole, plain = (backend.encode("a", add_special_tokens=special).ids for special in (True, False))
+    backend.no_truncation()
+    backend.no_padding()
+    whole, plain = (backend.encode("a", add_special_tokens=special).ids for special in (True, False))
     for at in range(len(whole) - len(plain) + 1):
         if whole[at : at + len(plain)] == plain:
             return tuple(whole[:at]), tuple(whole[at + len(plain) :])

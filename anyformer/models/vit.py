@@ -10,14 +10,14 @@ from anyformer.attention.softmax import Softmax
 from anyformer.blocks.sequential import Block
 from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import ACTIVATIONS, FLAG, FRACTION, POSITIVE, SIZE, Config, Kind
-from anyformer.checkpoints.names import Names, Rule, Shaped
+from anyformer.checkpoints.names import Names, Rule, Shaped, sides
 from anyformer.core.spec import HeadSpec, ModelSpec
 from anyformer.embeddings.patches import Patches
 from anyformer.feedforward.mlp import MLP
 from anyformer.heads.classify import Classify
 from anyformer.models.answers import whole_text
 from anyformer.models.base import ModelType
-from anyformer.models.bert import as_filed, pooled, sides
+from anyformer.models.bert import as_filed, pooled
 from anyformer.norms.layer import LayerNorm
 from anyformer.patterns.full import Full
 from anyformer.residuals.pre import Pre

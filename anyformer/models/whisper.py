@@ -6,13 +6,12 @@ from typing import ClassVar
 
 from anyformer.architectures.encoder_decoder import EncoderDecoder
 from anyformer.checkpoints.config import SIZE, Config
-from anyformer.checkpoints.names import Names
+from anyformer.checkpoints.names import Names, sides
 from anyformer.core.spec import ModelSpec
 from anyformer.embeddings.frames import Frames
 from anyformer.heads.tied import Tied
 from anyformer.models.bart import OLD_KEYS, dropout, stack, tensors
 from anyformer.models.base import ModelType
-from anyformer.models.bert import sides
 from anyformer.models.llama import no_padding
 from anyformer.norms.layer import LayerNorm
 from anyformer.positions.learned import Learned

@@ -5,6 +5,8 @@ PE[p, 2i] = sin(p / theta^(2i/C)),  PE[p, 2i+1] = cos(p / theta^(2i/C))
 
 from __future__ import annotations
 
+from abc import ABC
+
 import torch
 from torch import Tensor
 
@@ -20,18 +22,22 @@ class Sinusoidal(PositionSpec):
     theta: Positive = 10_000.0
 
     def build(self, at: Site) -> SinusoidalPosition:
-        return SinusoidalPosition(self, at)
+        return SinusoidalPosition(self.theta, at)
 
 
-class SinusoidalPosition(OnEmbeddings):
+class Waves(OnEmbeddings, ABC):
     """Needs no table, so there is no longest text."""
 
-    def __init__(self, spec: Sinusoidal, at: Site) -> None:
+    def __init__(self, theta: float, at: Site) -> None:
         super().__init__(at)
         on_a_line(at)
         if at.width % 2:
             raise ValueError(f"{at.path}: sinusoids come in pairs; width ({at.width}) must be even")
-        self.theta = spec.theta
+        self.theta = theta
+
+
+class SinusoidalPosition(Waves):
+    """A sine beside each cosine."""
 
     def forward(self, x: Tensor, where: Where) -> Tensor:
         width, dtype = x.shape[-1], torch.promote_types(x.dtype, torch.float32)

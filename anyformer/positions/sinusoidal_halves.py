@@ -10,7 +10,7 @@ from torch import Tensor
 
 from anyformer.core.context import Where
 from anyformer.core.spec import PositionSpec, Positive, Site, spec
-from anyformer.positions.base import OnEmbeddings, on_a_line
+from anyformer.positions.sinusoidal import Waves
 
 
 @spec
@@ -20,18 +20,11 @@ class SinusoidalHalves(PositionSpec):
     theta: Positive = 10_000.0
 
     def build(self, at: Site) -> SinusoidalHalvesPosition:
-        return SinusoidalHalvesPosition(self, at)
+        return SinusoidalHalvesPosition(self.theta, at)
 
 
-class SinusoidalHalvesPosition(OnEmbeddings):
-    """Needs no table, so there is no longest text."""
-
-    def __init__(self, spec: SinusoidalHalves, at: Site) -> None:
-        super().__init__(at)
-        on_a_line(at)
-        if at.width % 2:
-            raise ValueError(f"{at.path}: sinusoids come in pairs; width ({at.width}) must be even")
-        self.theta = spec.theta
+class SinusoidalHalvesPosition(Waves):
+    """Sines, then cosines."""
 
     def forward(self, x: Tensor, where: Where) -> Tensor:
         width = x.shape[-1]

@@ -130,11 +130,18 @@ def staged(files: Files, path: Path, data: bytes | Iterable[Chunk]) -> Iterator[
 
     The body is given the sha256 of the new bytes; if it raises, or anything else fails, the old file stays.
     """
+    with renamed(files, path) as temporary:
+        yield write_durably(files, temporary, data)
+
+
+@contextmanager
+def renamed(files: Files, path: Path) -> Iterator[Path]:
+    """The body durably writes a file of another name, which becomes `path`; if the body raises, it is removed."""
     # The name says nothing of the target: a target's name may already be as long as the disk allows.
     temporary = path.with_name(f".anyformer-{uuid.uuid4().hex[:12]}.tmp")
     with explained(path):
         try:
-            yield write_durably(files, temporary, data)
+            yield temporary
             files.rename(temporary, path)
         except BaseException:  # also Ctrl-C: no partial file stays behind
             with suppress(OSError):

@@ -63,7 +63,7 @@ class Case:
     reference: the class in transformers. config: for that class's config, every value unusual. std: of the weights.
     idle: tensors that the class has and never reads, which we do not write. attention: which of its implementations.
     apart: tensors that published files have and the library writes only as another's -> that one.
-    written: whether our config of it declares the same again, and is written; false, with the reason in `why`.
+    whole: a decoder that sees both ways, and so needs its text whole.
     """
 
     name: str
@@ -71,10 +71,10 @@ class Case:
     config: Mapping[str, Any]
     style: Style
     std: float = 0.5
-    why: str = ""
     idle: frozenset[str] = frozenset()
     attention: str = "eager"
     apart: Mapping[str, str] = field(default_factory=dict)
+    whole: bool = False
 
     @property
     def model_type(self) -> str:
@@ -212,20 +212,15 @@ def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 
 
 def opened(case: Case, folder: Path) -> Any:
-    """What transformers reads in a folder, in float64."""
+    """What transformers reads in a folder, in float64: it is called within `exact`."""
     cls = getattr(pytest.importorskip("transformers"), case.reference)
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)  # some make tables while they are read
-    try:
-        model, told = cls.from_pretrained(
-            folder,
-            dtype=torch.float64,
-            attn_implementation=case.attention,
-            experts_implementation="eager",
-            output_loading_info=True,
-        )
-    finally:
-        torch.set_default_dtype(usual)
+    model, told = cls.from_pretrained(
+        folder,
+        dtype=torch.float64,
+        attn_implementation=case.attention,
+        experts_implementation="eager",
+        output_loading_info=True,
+    )
     odd = {key: left for key, names in told.items() if (left := set(names) - case.idle)}
     assert not odd, f"transformers reads this folder with {odd}"
     return model.eval()

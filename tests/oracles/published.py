@@ -35,9 +35,17 @@ def redrawn(module: nn.Module, std: float = 0.5) -> nn.Module:
 
 @contextmanager
 def exact() -> Iterator[None]:
-    """Within it, what transformers' sources name float32 is float64: they round norms and softmaxes to it."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("float32", "float"):
-            patch.setattr(torch, name, torch.float64)
-        patch.setattr(Tensor, "float", Tensor.double)
-        yield
+    """Within it, what transformers' sources name float32 is float64: they round norms and softmaxes to it.
+
+    So is what they do not name: some make tables of numbers.
+    """
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("float32", "float"):
+                patch.setattr(torch, name, torch.float64)
+            patch.setattr(Tensor, "float", Tensor.double)
+            yield
+    finally:
+        torch.set_default_dtype(usual)

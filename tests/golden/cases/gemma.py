@@ -43,7 +43,7 @@ CASES = (
     Case("gemma", "GemmaForCausalLM", {**FIRST, "hidden_act": "gelu", "attention_bias": True}, TEXT),
     Case("gemma untied", "GemmaForCausalLM", {**FIRST, "hidden_act": "silu", "tie_word_embeddings": False}, TEXT),
     Case("gemma3_text", "Gemma3ForCausalLM", THIRD, TEXT),
-    Case("gemma3_text both ways", "Gemma3TextModel", {**THIRD, "use_bidirectional_attention": True}, TEXT),
+    Case("gemma3_text both ways", "Gemma3TextModel", {**THIRD, "use_bidirectional_attention": True}, TEXT, whole=True),
     Case("gemma3_text capped", "Gemma3ForCausalLM", {**THIRD, "final_logit_softcapping": 7.0}, TEXT),
     Case("gemma2", "Gemma2ForCausalLM", SECOND, TEXT),
     Case("gemma2 types", "Gemma2ForCausalLM", {**SECOND, **SIGHT, "tie_word_embeddings": False}, TEXT),
