@@ -228,6 +228,20 @@ def test_a_published_folder_says_how(tmp_path: Path) -> None:
     assert drawn.sampling == Sampling(temperature=0.6, top_k=50, top_p=0.9, min_p=0.1)
 
 
+def test_an_old_folder_says_it_in_its_config(tmp_path: Path) -> None:
+    config = {"model_type": "bart", "num_beams": 4, "min_length": 5, "max_length": None, "eos_token_id": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+    settings = published_settings(tmp_path)
+    assert settings == Settings(Sampling(greedy=True, top_p=1.0), PublishedBeams(beams=4), Rules(min_length=5))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "num_beams": None}), "utf-8")
+    assert published_settings(tmp_path) is None
+    (tmp_path / "config.json").write_text(json.dumps({**config, "typical_p": 0.5}), "utf-8")
+    with pytest.raises(InputError, match=re.escape("config.json: typical_p is 0.5 (a number), which nothing here")):
+        published_settings(tmp_path)
+    folder(tmp_path)  # where there is the newer file, the older one says nothing
+    assert published_settings(tmp_path) == Settings(Sampling(greedy=True, top_p=1.0), PublishedBeams(beams=1), Rules())
+
+
 @pytest.mark.parametrize(
     ("keys", "says"),
     [

@@ -1,8 +1,8 @@
 """The settings that a published folder comes with: its `generation_config.json`, read as strictly as its config.
 
-A key that says nothing of tokens is harmless; of one that does, and that is not done here, only the value that changes
-nothing is understood. What is absent is as in Transformers: greedy, one beam, and where tokens are drawn the 50
-likeliest.
+Folders of before there was such a file have the same keys among those of the model, in `config.json`. A key that says
+nothing of tokens is harmless; of one that does, and that is not done here, only the value that changes nothing is
+understood. What is absent is as in Transformers: greedy, one beam, and where tokens are drawn the 50 likeliest.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from anyformer.core.explain import came
 from anyformer.generation.beam import PublishedBeams
 from anyformer.generation.rules import Rules
 from anyformer.generation.sampling import Sampling
+from anyformer.models.published import CONFIG
 from anyformer.models.texts import GENERATION
 
 T = TypeVar("T")
@@ -50,6 +51,13 @@ NEUTRAL: dict[str, object] = {
     "prompt_lookup_num_tokens": None, "renormalize_logits": False, "sequence_bias": None, "token_healing": False,
     "top_h": None, "typical_p": 1, "use_mtp": False, "watermarking_config": None,
 }
+# What an old `config.json` may say of how to write.
+OLD = (
+    "bad_words_ids", "begin_suppress_tokens", "diversity_penalty", "do_sample", "early_stopping",
+    "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "forced_bos_token_id", "forced_eos_token_id",
+    "length_penalty", "max_length", "min_length", "no_repeat_ngram_size", "num_beam_groups", "num_beams",
+    "repetition_penalty", "suppress_tokens", "temperature", "top_k", "top_p", "typical_p",
+)
 # fmt: on
 EARLY: Kind[bool | Literal["never"]] = one_of({False: False, True: True, "never": "never"})
 WORDS: Kind[tuple[tuple[int, ...], ...]] = several(several(WHOLE))
@@ -82,9 +90,15 @@ class Settings:
 def published_settings(folder: Path, allow: Collection[str] = ()) -> Settings | None:
     """What a folder says; None where it says nothing. allow: keys to go on without."""
     path = folder / GENERATION
-    if not path.is_file():
-        return None
-    c = Reading(read_json(path), str(path))
+    if path.is_file():
+        tree = read_json(path)
+    else:
+        path = folder / CONFIG
+        tree = dict(read_json(path)) if path.is_file() else {}
+        if all(tree.get(key) is None for key in OLD):
+            return None
+        tree = {key: tree[key] for key in (*OLD, "eos_token_id") if key in tree}
+    c = Reading(tree, str(path))
     try:
         settings = _settings(c)
     except ValueError as error:  # what the parts refuse
