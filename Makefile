@@ -1,7 +1,7 @@
 # Two commands matter: `make demo` and `make test`. Both make the environment first.
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow lint clean
+.PHONY: help env bench-env demo test test-slow lint clean
 
 HERE := $(CURDIR)/.venv
 # An environment that is active is used as it is, and its torch kept; else .venv is made here.
@@ -30,6 +30,9 @@ $(STAMP): pyproject.toml constraints.txt | $(PY)
 	  then grep -v '^torch==' constraints.txt; else cat constraints.txt; fi >$(STAMP).txt
 	$(PY) -m pip install --disable-pip-version-check --quiet -c $(STAMP).txt -e '.[test]'
 	@mv $(STAMP).txt $(STAMP)
+
+bench-env: env ## install what `anyformer bench` measures beside ours
+	$(PY) -m pip install --disable-pip-version-check --quiet -c $(STAMP) -e '.[bench]'
 
 demo: env ## train a decoder on Python's own documentation, and let it write
 	$(VENV)/bin/anyformer train demo --out $(DEMO)

@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from anyformer.core.spec import Ref as Ref
     from anyformer.generation.beam import Beams as Beams
     from anyformer.generation.beam import PublishedBeams as PublishedBeams
+    from anyformer.generation.chat import Chat as Chat
     from anyformer.generation.conversation import Conversation as Conversation
     from anyformer.generation.generate import generate as generate
     from anyformer.generation.rules import Rules as Rules
     from anyformer.generation.sampling import Sampling as Sampling
     from anyformer.models.load import load as load
     from anyformer.recipes.read import read as read
+    from anyformer.training.embed import embed as embed
     from anyformer.training.evaluate import evaluate as evaluate
     from anyformer.training.predict import predict as predict
     from anyformer.training.train import train as train
@@ -23,11 +25,13 @@ __version__ = "0.1.0"
 
 NAMES = {
     "Beams": "anyformer.generation.beam",
+    "Chat": "anyformer.generation.chat",
     "Conversation": "anyformer.generation.conversation",
     "PublishedBeams": "anyformer.generation.beam",
     "Ref": "anyformer.core.spec",
     "Rules": "anyformer.generation.rules",
     "Sampling": "anyformer.generation.sampling",
+    "embed": "anyformer.training.embed",
     "evaluate": "anyformer.training.evaluate",
     "generate": "anyformer.generation.generate",
     "load": "anyformer.models.load",

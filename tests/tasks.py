@@ -12,8 +12,13 @@ TEXT = "the cat sat on Montréal's mat and saw 🙂 unbelievable dogs, running f
 WORDS = TEXT.split()
 LABELS = ("no", "perhaps", "yes")
 SPECIAL = ["<pad>", "<s>", "</s>", "<mask>"]
+ANSWERING = ("user", "assistant")
 BPE = {"kind": "bpe", "vocabulary": 300, "special": SPECIAL}
 WORDPIECE = {"kind": "wordpiece", "vocabulary": 90, "lowercase": False}
+TALK = (
+    "{% for message in messages %}{% if message.role == 'user' %}{{ message.content + ':\\n' }}{% else %}"
+    "{% generation %}{{ message.content + eos_token }}{% endgeneration %}{% endif %}{% endfor %}"
+)
 Tree = dict[str, Any]
 
 
@@ -87,6 +92,7 @@ ROWS = {
     ),
     "prompted": _translation("prompted", decoder(), smoothing=0.2),
     "prefix": _translation("prompted", decoder("prefix | causal", labels=["prefix"])),
+    "replies": Task({"kind": "replies", "template": TALK}, decoder(), BPE, ("messages", "message")),
 }
 TASKS = STREAMS | ROWS
 
@@ -111,9 +117,17 @@ def toy_rows(count: int, seed: int) -> list[dict[str, str]]:
                 "start": str(len(" ".join([*words[:first], ""]))),
                 "source": text,
                 "target": " ".join(other),
+                "message": other[0],
+                "messages": talk((other[0], text), (other[-1], other[0])),
             }
         )
     return rows
+
+
+def talk(*turns: tuple[str, str]) -> str:
+    """A conversation: what a user says and what is answered, turn by turn."""
+    messages = [{"role": role, "content": text} for turn in turns for role, text in zip(ANSWERING, turn, strict=True)]
+    return json.dumps(messages, ensure_ascii=False)
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> Path:

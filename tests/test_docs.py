@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import io
 import json
 import re
 import shlex
@@ -88,7 +89,7 @@ def test_the_commands_of_the_page_on_checkpoints_run(
     (tmp_path / "my.txt").write_text("Once upon a time there was a little dog. " * 40, "utf-8")
     assert main(["convert", "stories260K", "runs/mine", "--to", "anyformer"]) == 0
     capsys.readouterr()
-    page = (DOCS / "checkpoints.md").read_text("utf-8")
+    page = (DOCS / "checkpoints.md").read_text("utf-8").partition("## Conversations")[0]
     commands = re.findall(r"^\$ anyformer (.*)\n((?:(?!\$|```).*\n)*)", page, re.MULTILINE)
     assert len(commands) == 7
     for command, shown in commands[:-1]:
@@ -105,8 +106,54 @@ def test_the_recipe_of_the_page_on_checkpoints_trains(
     (tmp_path / "stories260K").symlink_to(shared / "stories260K")
     (tmp_path / "my.txt").write_text("Once upon a time there was a little dog. " * 400, "utf-8")
     recipes = re.findall(r"```yaml\n(.*?)```", (DOCS / "checkpoints.md").read_text("utf-8"), re.DOTALL)
-    assert len(recipes) == 1
+    assert len(recipes) == 4
     (tmp_path / "tune.yaml").write_text(recipes[0], "utf-8")
     small = ["--set", "budget.steps=2", "--set", "training.length=32", "--threads", "1"]
     assert main(["train", "tune.yaml", "--out", "runs/tuned", *small]) == 0
     assert main(["evaluate", "runs/tuned", "--batches", "1"]) == 0
+
+
+@pytest.mark.needs_shared
+def test_the_conversations_of_the_page_on_checkpoints_are_learnt(
+    tmp_path: Path, shared: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows, its recipe and its commands, in order; the answers are those that the page shows."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stories260K").symlink_to(shared / "stories260K")
+    section = (DOCS / "checkpoints.md").read_text("utf-8").partition("## Conversations")[2]
+    section = section.partition("\n## ")[0]
+    for kind, name in (("json", "talks.jsonl"), ("yaml", "chat.yaml")):
+        (text,) = re.findall(rf"```{kind}\n(.*?)```", section, re.DOTALL)
+        (tmp_path / name).write_text(text, "utf-8")
+    commands = re.findall(r"^\$ anyformer (.*)\n((?:(?!\$|```).*\n)*)", section, re.MULTILINE)
+    assert len(commands) == 4
+    for command, shown in commands:
+        words, _, given = command.partition(" < ")
+        if given:
+            monkeypatch.setattr(sys, "stdin", io.StringIO("Who is Lily?\nWhere is she?\n"))
+        assert main([*shlex.split(words), "--device", "cpu"]) == 0, command
+        printed = capsys.readouterr().out
+        assert not shown or printed == shown, command
+    assert (tmp_path / "chatty" / "chat_template.jinja").is_file()
+
+
+@pytest.mark.needs_shared
+def test_the_preferences_and_the_student_of_the_page_on_checkpoints_are_trained(
+    tmp_path: Path, shared: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The section's rows, recipes and commands, in order."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stories260K").symlink_to(shared / "stories260K")
+    (tmp_path / "my.txt").write_text("Once upon a time there was a little dog. " * 400, "utf-8")
+    section = (DOCS / "checkpoints.md").read_text("utf-8").partition("## Preferences and teachers")[2]
+    section = section.partition("\n## ")[0]
+    for kind, names in (("json", ("pairs.jsonl",)), ("yaml", ("dpo.yaml", "student.yaml"))):
+        for name, text in zip(names, re.findall(rf"```{kind}\n(.*?)```", section, re.DOTALL), strict=True):
+            (tmp_path / name).write_text(text, "utf-8")
+    commands = re.findall(r"^\$ anyformer (.*)\n((?:(?!\$|```).*\n)*)", section, re.MULTILINE)
+    assert len(commands) == 4
+    for command, shown in commands:
+        assert main([*shlex.split(command), "--device", "cpu"]) == 0, command
+        printed = capsys.readouterr().out
+        assert not shown or printed == shown, command
+        assert shown or "loss" in printed

@@ -37,6 +37,7 @@ TOKEN_HEADS = [
 POOLED_HEADS = [
     *({"kind": "classify", "labels": LABELS, "pool": pool, "hidden": pool == "first"} for pool in POOLS),
     *({"kind": "regress", "outputs": 2, "pool": pool, "hidden": pool == "last"} for pool in POOLS),
+    {"kind": "mark", "labels": LABELS, "pool": "first", "hidden": True},
 ]
 
 
@@ -188,6 +189,19 @@ def test_the_loss_of_numbers() -> None:
     assert_close(losses, (single(h, where)[:, 0] - targets[:, 0]).square(), **SAME)
 
 
+def test_the_loss_of_marks() -> None:
+    head, h, where = built({"kind": "mark", "labels": LABELS}), stream(), where_of(REAL)
+    targets = torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]])
+    pairs = zip(head(h, where).tolist(), targets.tolist(), strict=True)
+    # -log of sigmoid(x) or of 1 - sigmoid(x), which is sigmoid(-x)
+    expected = [sum(log(1 + exp(-x if has else x)) for x, has in zip(*pair, strict=True)) / 3 for pair in pairs]
+    assert_close(head.loss(h, targets, where).tolist(), expected, **SAME)
+    with pytest.raises(ValueError, match="smoothing is of classes that exclude each other"):
+        head.loss(h, targets, where, 0.1)
+    with pytest.raises(ValueError, match=r"targets must be \(4, 3\)"):
+        head.loss(h, targets[:, 0], where)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_the_loss_of_spans(smoothing: float) -> None:
     head, h = built("span"), stream()
@@ -249,7 +263,11 @@ def test_two_heads_side_by_side() -> None:
     assert_close(pair(h, where), F.linear(hidden, named(head, "pair.out.weight"), named(head, "pair.out.bias")), **SAME)
 
 
-TARGETS = {"regress": torch.tensor([[0.5, -1.0]] * 4).double(), "span": torch.tensor([[1, 3], [0, 2], [4, 5], [1, 3]])}
+TARGETS = {
+    "regress": torch.tensor([[0.5, -1.0]] * 4).double(),
+    "mark": torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]]),
+    "span": torch.tensor([[1, 3], [0, 2], [4, 5], [1, 3]]),
+}
 
 
 @pytest.mark.parametrize("spec", [*TOKEN_HEADS, *POOLED_HEADS, "span"], ids=str)
@@ -258,7 +276,7 @@ def test_the_slope_of_losses(spec: object) -> None:
     kind = spec["kind"] if isinstance(spec, dict) else spec
     targets = TARGETS[kind] if kind in TARGETS else drawn(3, 4) if head.pools else drawn(3, 4, 6)
     assert gradcheck(
-        lambda h: head.loss(h, targets, where, 0.0 if kind == "regress" else 0.1), stream().requires_grad_()
+        lambda h: head.loss(h, targets, where, 0.0 if kind in ("regress", "mark") else 0.1), stream().requires_grad_()
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tasks import BPE, STREAMS, TASKS, recipe_for, toy_rows, write_rows
+from tasks import BPE, STREAMS, TASKS, recipe_for, talk, toy_rows, write_rows
 from test_training import same_ending, stop_after
 
 from anyformer.recipes.read import read
@@ -36,6 +36,10 @@ def captions(shared: Path) -> Iterator[tuple[str, str]]:
 
 def translated(shared: Path) -> Iterator[Row]:
     return ({"source": english, "target": german} for english, german in captions(shared))
+
+
+def answered(shared: Path) -> Iterator[Row]:
+    return ({"messages": talk(caption)} for caption in captions(shared))
 
 
 def paired(shared: Path) -> Iterator[Row]:
@@ -145,8 +149,9 @@ LESSONS = {
     "answering": Lesson(coloured, SMALL, frequencies_of("span"), 1.0, 40),
     "prompted": Lesson(translated, BPE, TARGETS, 0.4, 60),
     "prefix": Lesson(translated, BPE, TARGETS, 0.4, 60),
+    "replies": Lesson(answered, BPE, TARGETS, 0.4, 60),
 }
-LEFT_OUT = {"answering": {"start"}, "regression": {"pair"}}  # columns that the rows do not have
+LEFT_OUT = {"replies": {"message"}, "answering": {"start"}, "regression": {"pair"}}  # columns that the rows do not have
 STREAM = {"batch": 32, "length": 48}
 
 
@@ -228,4 +233,5 @@ def test_accumulating_equals_one_larger_batch(name: str, tmp_path: Path) -> None
 def test_every_objective_is_learnt_here() -> None:
     from anyformer.training.objectives import TABLE
 
-    assert {task.objective["kind"] for name, task in TASKS.items() if name in LESSONS} == {*TABLE}
+    guided = {"distillation", "preferences"}  # which look at a second model: test_guided.py
+    assert {task.objective["kind"] for name, task in TASKS.items() if name in LESSONS} == {*TABLE} - guided

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
+import anyformer as af
 from anyformer.core.model import Model
 from anyformer.models.load import load
 
@@ -25,9 +26,8 @@ FOLDER = Path(package.origin).parent / "model"
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    """As a sentence encoder: the mean over a text's tokens, at length 1, in the place of the pooler."""
-    with pytest.warns(UserWarning, match=r"dropped: head\.pooler\.dense"):
-        return load(FOLDER, {"head": {"kind": "sentence"}})
+    """As its modules say: the mean over a text's tokens, at length 1, in the place of the pooler."""
+    return load(FOLDER)
 
 
 def tokens(texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -40,13 +40,13 @@ def tokens(texts: list[str]) -> tuple[Tensor, Tensor]:
     return torch.tensor(ids), torch.tensor(real).sum(1)
 
 
-@torch.no_grad()
 def test_what_is_said_in_other_words_is_near(model: Model) -> None:
     texts = ["A man is eating food.", "Someone eats a meal.", "The stock market fell sharply."]
-    ids, lengths = tokens(texts)
-    same, other = (vectors := model(ids, lengths=lengths))[1:] @ vectors[0]
+    same, other = (vectors := af.embed(model, texts))[1:] @ vectors[0]
     assert round(same.item(), 4) == 0.7614
     assert round(other.item(), 4) == -0.0044
+    with pytest.warns(UserWarning, match="1 text is longer than 256 tokens"):
+        af.embed(model, ["food " * 300])
 
 
 @pytest.mark.slow
@@ -57,14 +57,13 @@ def test_a_thousand_pairs(model: Model, shared: Path) -> None:
     reference = pytest.importorskip("transformers").BertModel.from_pretrained(FOLDER).eval()
     with gzip.open(shared / "multi30k/train.en.gz", "rt", encoding="utf-8") as file:
         captions = [line.strip() for line, _ in zip(file, range(2000), strict=False)]
-    ours, theirs = [], []
+    ours, theirs = af.embed(model, captions), []
     for at in range(0, len(captions), 50):
         ids, lengths = tokens(captions[at : at + 50])
         real = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
         stream = reference(input_ids=ids, attention_mask=real).last_hidden_state
         mean = (stream * real[..., None]).sum(1) / lengths[:, None]
-        ours.append(model(ids, lengths=lengths))
         theirs.append(F.normalize(mean, dim=-1))
-    a, b = (torch.cat(rows).unflatten(0, (1000, 2)) for rows in (ours, theirs))
+    a, b = (rows.unflatten(0, (1000, 2)) for rows in (ours, torch.cat(theirs)))
     torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
     torch.testing.assert_close((a[:, 0] * a[:, 1]).sum(-1), (b[:, 0] * b[:, 1]).sum(-1), rtol=0, atol=1e-5)

@@ -3,6 +3,7 @@
 The second implementations know no batches and no padding: a row is one call, a probability one softmax in NumPy.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -160,6 +161,19 @@ def asked_of_prompts(kit: Kit, row: dict[str, str]) -> Asked:
     return list(zip(logits[len(prompt) - 1 :], target, strict=True))
 
 
+def asked_of_replies(kit: Kit, row: dict[str, str]) -> Asked:
+    """What is answered, and </s> after it, given all before."""
+    [end], ids, asked = kit.special("</s>"), [], []
+    for message in json.loads(row["messages"]):
+        if message["role"] == "user":
+            ids += kit.tokenizer.encode(f"{message['content']}:\n")
+        else:
+            asked += range(len(ids), len(ids) + len(kit.tokenizer.encode(message["content"])) + 1)
+            ids += [*kit.tokenizer.encode(message["content"]), end]
+    logits = kit.said(ids[:-1])
+    return [(logits[at - 1], ids[at]) for at in asked]
+
+
 def asked_of_pairs(kit: Kit, rows: list[dict[str, str]]) -> Asked:
     """Each text is to find its pair among those of all rows."""
     texts = [kit.said(kit.marked(row["text"])[0]) for row in rows]
@@ -177,6 +191,7 @@ ASKED: dict[str, Callable[[Kit, dict[str, str]], Asked]] = {
     "answering": asked_of_spans,
     "prompted": asked_of_prompts,
     "prefix": asked_of_prompts,
+    "replies": asked_of_replies,
 }
 
 
@@ -216,7 +231,7 @@ def test_the_loss_of_a_batch_is_that_of_its_rows_one_by_one(name: str, tmp_path:
         wanted = each * nats(questions, getattr(kit.objective, "smoothing", 0.0))
         assert kit.loss(batch) == exactly(wanted)
         assert batch.count == each * len(questions)
-        ragged |= any(key.endswith("lengths") for key in batch.tensors)
+        ragged |= any(key.endswith("lengths") for key in batch.tensors) or name == "replies"  # which needs no mask
     assert ragged
 
 

@@ -75,6 +75,14 @@ def plain_text(kit: Kit, row: Row) -> Answer:
     return {"text": kit.tokenizer.decode([token for token in written if token != end])}
 
 
+def plain_reply(kit: Kit, row: Row) -> Answer:
+    """What follows the message, a colon and a line break."""
+    [end], written, prompt = kit.special("</s>"), [], kit.tokenizer.encode(f"{row['message']}:\n")
+    while len(written) < 64 and end not in written:
+        written.append(int(kit.said(prompt + written)[-1].argmax()))
+    return {"text": kit.tokenizer.decode([token for token in written if token != end])}
+
+
 SAYS: dict[str, Callable[[Kit, Row], Answer]] = {
     "classification": plain_class,
     "pairs": plain_class,
@@ -85,8 +93,9 @@ SAYS: dict[str, Callable[[Kit, Row], Answer]] = {
     "two_tokenizers": plain_text,
     "prompted": plain_text,
     "prefix": plain_text,
+    "replies": plain_reply,
 }
-ASKS = {"text", "pair", "question", "context", "source"}
+ASKS = {"text", "pair", "question", "context", "source", "message"}
 
 
 @pytest.mark.parametrize("name", SAYS)

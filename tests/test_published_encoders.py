@@ -84,8 +84,11 @@ def test_labels() -> None:
     assert spec("bert classify", problem_type="regression").to_dict()["head"]["outputs"] == 3
     single = {"id2label": {"0": "only"}, "problem_type": "single_label_classification"}
     assert spec("bert classify", **single).to_dict()["head"]["labels"] == ["only"]
-    refused("problem_type should be one of", "bert classify", problem_type="multi_label_classification")
-    for table in ({"0": "a", "1": "a"}, {"1": "a"}, {"a": "b"}, {}, ["a"]):
+    assert spec("bert classify", problem_type="multi_label_classification").to_dict()["head"]["kind"] == "mark"
+    cranes = {"id2label": {"0": "crane", "1": "tit", "2": "crane"}}
+    assert spec("bert classify", **cranes).to_dict()["head"]["labels"] == ["crane", "tit", "crane (2)"]
+    refused("problem_type should be one of", "bert classify", problem_type="many")
+    for table in ({"0": "a", "1": "a (2)", "2": "a"}, {"0": 3}, {"1": "a"}, {"a": "b"}, {}, ["a"]):
         refused("id2label should be a table", "bert classify", id2label=table)
 
 

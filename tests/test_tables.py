@@ -20,6 +20,9 @@ ROOT = Path(anyformer.__file__).parent
 # Files of a table's package that hold no part, and what they hold instead.
 HELPERS = {
     "architectures/tokens.py": "how token ids become vectors, in whichever architecture",
+    "benchmarks/children.py": "functions in interpreters of their own",
+    "benchmarks/compare.py": "both sides in turn, and what came of it",
+    "benchmarks/limits.py": "what the hardware allows",
     "attention/heads.py": "the projections that mixers with heads share",
     "feedforward/activations.py": "the pointwise functions that feed-forwards name",
     "heads/pooling.py": "how the tokens of a text become one vector",
@@ -32,6 +35,9 @@ HELPERS = {
     "models/grouped.py": "grouped attention in published configs",
     "models/head.py": "the heads of published language models",
     "models/load.py": "models from disk",
+    "models/onnx_export.py": "folders of ONNX graphs out",
+    "models/onnx_graphs.py": "functions of tensors as ONNX graphs",
+    "models/onnx_plans.py": "which functions of tensors a model is",
     "models/published.py": "published checkpoints in and out",
     "models/rope.py": "rotary positions in published configs",
     "memory/segments.py": "the grid that segment memories walk",

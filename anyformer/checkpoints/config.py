@@ -34,8 +34,10 @@ MISSING: Any = object()  # a key without a default: it has to be there
 # fmt: off
 HARMLESS = frozenset(
     {
-        "_attn_implementation_autoset", "_name_or_path", "architectures", "auto_map", "chunk_size_feed_forward",
-        "dtype", "gradient_checkpointing", "is_decoder", "is_encoder_decoder", "model_type",
+        "_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_name_or_path", "_num_labels",
+        "architectures", "auto_map", "cache_implementation", "chunk_size_feed_forward", "custom_pipelines",
+        "dtype", "gradient_checkpointing", "is_decoder", "is_encoder_decoder", "language", "model_type", "name",
+        "output_past", "sentence_transformers", "tf_legacy_loss", "use_bfloat16",
         "output_attentions", "output_hidden_states", "problem_type", "return_dict", "torch_dtype",
         "torchscript", "transformers_version", "transformers.js_config", "use_cache", "use_return_dict",
         "pruned_heads", "return_dict_in_generate", "task_specific_params", "tokenizer_class", "prefix",
@@ -50,6 +52,9 @@ HARMLESS = frozenset(
     }
 )
 # fmt: on
+
+# Keys that any config may have, and that say nothing as long as they say this.
+USUAL = {"add_cross_attention": False, "cross_attention_hidden_size": None, "tie_encoder_decoder": False}
 
 
 class Inexpressible(ConfigError):
@@ -190,6 +195,11 @@ class Config(ABC):
     def ignore(self, *keys: str) -> None:  # noqa: B027
         """Keys that change nothing here."""
 
+    def said(self, keys: Mapping[str, Any]) -> None:
+        """Keys of some files that only say again what this type is; whatever else they say is refused."""
+        for key, value in keys.items():
+            self.given(key, one_of({value: value}), value)
+
 
 class Reading(Config):
     """Forwards: a config's own values, and a list of what nobody has asked for."""
@@ -198,7 +208,7 @@ class Reading(Config):
         if not isinstance(tree, dict):
             raise InputError(f"{where}: should be a table of keys; came {came(tree)}")
         self.tree, self.where = tree, where
-        self.left = set(tree) - HARMLESS
+        self.left = {key for key in set(tree) - HARMLESS if key not in USUAL or tree[key] is not USUAL[key]}
         self.parts: list[Reading] = []
 
     def take(self, key: str, kind: Kind[T], at: str, default: Any = MISSING) -> T:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
+import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyformer.core.errors import InputError
 from anyformer.core.explain import came
-from anyformer.runs.header import DTYPES, Entry, check_header, opened
+from anyformer.runs.header import STORED, Entry, check_header, opened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +39,7 @@ class Shard:
     @staticmethod
     def open(path: Path) -> Shard:
         with opened(path) as file:
-            header = check_header(file, path)
+            header = check_header(file, path, STORED)
         return Shard(path, len(header.raw), header.entries)
 
     @cached_property
@@ -49,7 +52,7 @@ class Shard:
         import torch
 
         entry = self.entries[name]
-        dtype = getattr(torch, DTYPES[entry.dtype][0])
+        dtype = getattr(torch, STORED[entry.dtype][0])
         if entry.start == entry.end:
             return torch.empty(entry.shape, dtype=dtype)
         count = (entry.end - entry.start) // dtype.itemsize
@@ -57,7 +60,22 @@ class Shard:
         flat = torch.frombuffer(self.pages, dtype=dtype, count=count, offset=at)
         if at % dtype.itemsize:  # another program's layout: most kernels want whole steps
             flat = flat.clone()
+            self.forget(self.address + at, flat.nbytes)
         return flat.view(entry.shape)
+
+    @cached_property
+    def address(self) -> int:
+        """Of the first page."""
+        import torch
+
+        return torch.frombuffer(self.pages, dtype=torch.uint8).data_ptr()
+
+    def forget(self, at: int, size: int) -> None:
+        """Hold pages no longer, those that lie whole between two addresses."""
+        page, first = mmap.PAGESIZE, at - self.address
+        first, last = -(-first // page) * page, (first + size) // page * page
+        if 0 <= first < last <= len(self.pages) and sys.platform == "linux":
+            self.pages.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 class Weights(Mapping[str, "Tensor"]):
@@ -65,6 +83,7 @@ class Weights(Mapping[str, "Tensor"]):
 
     def __init__(self, where: Mapping[str, Shard]) -> None:
         self.where = where
+        self.shards = list({id(shard): shard for shard in where.values()}.values())
 
     @staticmethod
     def open(folder: Path) -> Weights:
@@ -81,6 +100,15 @@ class Weights(Mapping[str, "Tensor"]):
 
     def __getitem__(self, name: str) -> Tensor:
         return self.where[name].tensor(name)
+
+    def forget(self, tensor: Tensor) -> None:
+        """Hold the pages of one of these tensors no longer, or of a part of it; nobody may have written to them.
+
+        Whoever reads it again takes it from the file again, which is quick while the system has that in its memory.
+        """
+        storage = tensor.untyped_storage()
+        for shard in self.shards:
+            shard.forget(storage.data_ptr(), storage.nbytes())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.where)
@@ -111,16 +139,41 @@ def weight_map(index: Path) -> dict[str, str]:
     if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
         raise InputError(f"{index}: should have a weight_map of tensor names to file names")
     for name in sorted(set(table.values())):
-        # a name, and no way out of the folder: not `../x`, not `/x`, not a link to elsewhere
-        if Path(name).name != name or "\\" in name or (folder / name).resolve().parent != folder.resolve():
+        if Path(name).name != name or not inside(folder, name):
             raise InputError(f"{index}: {name[:80]!r} is no file of this folder")
         if not (folder / name).is_file():
             raise InputError(f"{index}: {name} is listed and missing; fetch it")
     return table
 
 
+def inside(folder: Path, name: str) -> bool:
+    """Whether what a folder names is its own, and no way out of it: not `../x`, not `/x`, not a link to elsewhere.
+
+    A snapshot in the hub's cache holds links alone. They may lead to the blobs of its own repository, and from there to
+    those that the repositories of a cache share, which have a hash for a name; to nothing else.
+    """
+    if "\\" in name or "\0" in name:
+        return False
+    own, file = (Path(os.path.realpath(path)) for path in (folder, folder / name))
+    if file.is_relative_to(own):
+        return True
+    repository = own.parent.parent
+    if own.parent.name != "snapshots" or not repository.name.startswith("models--"):
+        return False
+    shared = file.parent.parent == repository.parent / "blobs" and re.fullmatch("[0-9a-f]{64}", file.name)
+    return file.parent == repository / "blobs" or bool(shared)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A table from a JSON file, of bounded size; a key that stands twice is refused."""
+    tree = read_tree(path)
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: should be a table; came {came(tree)}")
+    return tree
+
+
+def read_tree(path: Path) -> Any:
+    """Whatever a JSON file holds, under the same limits."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         table = dict(pairs)
@@ -142,6 +195,4 @@ def read_json(path: Path) -> dict[str, Any]:
         raise
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON: {str(error)[:100]}") from None
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: should be a table; came {came(tree)}")
     return tree

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Argument, Context, Option
 
 from anyformer.cli.frame import Frame
-from anyformer.cli.opening import Allow, Best, Dtype, Set, Surgery, how, report
+from anyformer.cli.opening import Allow, Best, Dtype, Set, Surgery, fetched, how, report
 from anyformer.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def generate(
     from anyformer.generation.rules import Rules
     from anyformer.generation.sampling import Sampling
 
+    run = fetched(frame, run)
     found = published_settings(run, tuple(allow or ()))
     penalty = {} if repetition_penalty is None else {"repetition_penalty": repetition_penalty}
     drawn = {name[2:].replace("-", "_"): value for name, value in drawing.items() if value is not None}

@@ -42,6 +42,7 @@ TABLES = (
     "training.objectives",
     "training.optimizers",
     "training.schedules",
+    "benchmarks",
 )
 SHIPPED = {  # files, not parts: their first line says what they are
     "presets": "presets: models that ship, for `model: {preset: NAME}` in a recipe",

@@ -26,6 +26,17 @@ Surgery = Annotated[
 ]
 
 
+def fetched(frame: Frame, run: "Path", pickles: bool = False) -> "Path":
+    """Where a run is; of one that is named as on the hub, the folder in its cache, and its commit is told."""
+    if run.exists():
+        return run
+    from anyformer.models.hub import located
+
+    path = located(run, pickles=pickles, bar=frame.bar)
+    frame.say(f"{run}: commit {path.name}")
+    return path
+
+
 def how(frame: Frame, best: bool, set: list[str] | None, allow: list[str] | None, dtype: str | None) -> "How":
     """What the options say of how a model is opened."""
     from anyformer.recipes.read import parse_set

@@ -1,17 +1,14 @@
 """`anyformer predict`: an answer for every line of a file, as JSON lines."""
 
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from typer import Argument, Context, Exit
+from typer import Argument, Context
 
 from anyformer.cli.frame import Frame
-from anyformer.cli.opening import Allow, Best, Dtype, Set, Surgery, how, report
+from anyformer.cli.lines import FILE, Lines
+from anyformer.cli.opening import Allow, Best, Dtype, Set, Surgery, fetched, how, report
 from anyformer.core.errors import InputError, NumericalStop
-from anyformer.data.base import Row
 
 EXAMPLES = (
     "anyformer predict runs/sst2 reviews.txt",
@@ -22,7 +19,7 @@ EXAMPLES = (
 def predict(
     ctx: Context,
     run: Annotated[Path, Argument(help="A run folder, or a published checkpoint.", metavar="RUN")],
-    file: Annotated[str, Argument(help="Lines of text, or of JSON (.jsonl); - reads standard input.", metavar="FILE")],
+    file: Annotated[str, Argument(help=FILE, metavar="FILE")],
     best: Best = False,
     set: Set = None,
     allow: Allow = None,
@@ -35,60 +32,16 @@ def predict(
     """
     frame = Frame.of(ctx)
     opening = how(frame, best, set, allow, dtype)
+    run = fetched(frame, run)
     if surgery is not None:
         report(frame, run, opening)
         return
-    lines, name = (_standard_input(), "standard input") if file == "-" else (_lines(Path(file)), file)
+    lines = Lines.of(file)
     from anyformer.training.predict import predictor
 
-    bad = 0
-    for number, answer in enumerate(
-        predictor(run, **opening).answers(_rows(lines, jsonl=".jsonl" in Path(file).suffixes)),
-        1,
-    ):
-        if isinstance(answer, InputError):
-            bad += 1
-            frame.warn(f"{name}, line {number}: {answer}")
-            answer = {"error": str(answer)}
+    for where, answer in lines.told(frame, predictor(run, **opening).answers(lines.rows())):
         try:
-            frame.put_json(answer)
+            frame.put_json({"error": str(answer)} if isinstance(answer, InputError) else answer)
         except ValueError:
-            raise NumericalStop(
-                f"{name}, line {number}: the answer is no number: the run's weights are no use"
-            ) from None
-    if bad:
-        frame.say(f"{bad} lines could not be read")
-        raise Exit(InputError.exit_code)
-
-
-def _rows(lines: Iterable[str], jsonl: bool) -> Iterator[str | Row | InputError]:
-    from anyformer.data.records import json_object
-
-    for line in lines:
-        text = line.rstrip("\r\n")
-        try:
-            text.encode()
-            if not text.strip():
-                raise InputError("is empty")
-            yield _texts(json_object(text)) if jsonl else text
-        except UnicodeEncodeError as error:
-            yield InputError(f"is no UTF-8 after {error.start} characters")
-        except InputError as error:
-            yield error
-
-
-def _texts(record: Mapping[str, Any]) -> Row:
-    """The columns that hold text; what else a record has is not asked for."""
-    return {name: value for name, value in record.items() if isinstance(value, str)}
-
-
-def _lines(path: Path) -> Iterator[str]:
-    from anyformer.data.reading import read_lines
-
-    return read_lines(path, "surrogateescape")
-
-
-def _standard_input() -> Iterable[str]:
-    if isinstance(sys.stdin, TextIOWrapper):
-        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
-    return sys.stdin
+            raise NumericalStop(f"{where}: the answer is no number: the run's weights are no use") from None
+    lines.end(frame)

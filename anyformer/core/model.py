@@ -32,12 +32,14 @@ class Model(Part, ABC):
     Sub-classes say what is inside. Everything about time is here. embedding: where it is a modality, what it takes
     comes in the place of ids, and makes T vectors a row. longest: the longest text it can take; None: no
     bound. tokenizer, source_tokenizer: the text side of a model that was loaded: of its ids, and of its sources'.
+    guide: a frozen model that a loss looks at, or none; in a tuple, since it is no part of this one.
     """
 
     longest: int | None = None
     stepper: Step | None = None
     tokenizer: object = None
     source_tokenizer: object = None
+    guide: tuple[Model, ...] = ()
     embedding: nn.Module
     head: Head | None
 

@@ -1,6 +1,7 @@
 """Data: files and what ships with Python, as tokens that a model can read."""
 
 TABLE = {
+    "conversations": "conversations:Conversations",
     "hub": "hub:Hub",
     "mixture": "mixture:Mixture",
     "parallel": "parallel:Parallel",

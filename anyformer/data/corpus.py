@@ -36,7 +36,8 @@ class Tokenizers:
     def fingerprints(self) -> tuple[object, ...]:
         """What decides which tokens any text becomes."""
         both = (self.target,) if self.source is None else (self.target, self.source)
-        return tuple((one.fingerprint, one.begin, one.end) for one in both)
+        chats = [] if self.target.chat is None else [self.target.chat.fingerprint]
+        return (*((one.fingerprint, one.begin, one.end) for one in both), *chats)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, model_validator
 
 from anyformer.core.errors import ConfigError
 from anyformer.core.explain import came
@@ -38,18 +38,26 @@ Template = Annotated[str, AfterValidator(_checked)]
 
 @spec
 class Prompts(TextData):
-    """The rows of other data, as the columns `source` and `target`.
+    """The rows of other data, as the columns `source` and `target`, or `source`, `chosen` and `rejected`.
 
     inner: the data; which of its rows are held out, and how they become numbers, is said here. source, target: text
-    with columns of `inner` in braces.
+    with columns of `inner` in braces. chosen, rejected: the same of two answers, in the place of the target.
     """
 
     inner: Data
     source: Template = "{source}"
     target: Template = "{target}"
+    chosen: Template | None = None
+    rejected: Template | None = None
     tokenizer: Tokenizer = Bytes()
     source_tokenizer: Tokenizer | None = None
     held_out: Fraction = 0.1
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Prompts:
+        if (self.chosen is None) != (self.rejected is None):
+            raise ValueError("chosen and rejected are compared with each other: give both, or none")
+        return self
 
     def rows(self) -> Iterator[Row]:
         """A row for every row."""
@@ -65,7 +73,10 @@ class Prompts(TextData):
         return dataclasses.replace(self, inner=there, held_out=1.0)
 
     def _written(self, row: Row) -> Row:
-        return {"source": filled(self.source, row), "target": filled(self.target, row)}
+        if self.chosen is None or self.rejected is None:
+            return {"source": filled(self.source, row), "target": filled(self.target, row)}
+        templates = {"source": self.source, "chosen": self.chosen, "rejected": self.rejected}
+        return {name: filled(template, row) for name, template in templates.items()}
 
 
 def without_own(data: DataSpec) -> TextData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from bisect import bisect_right
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ from anyformer.data.guard import check_text, guarded
 from anyformer.data.lookup import Lookup, lookup
 from anyformer.data.pieces import SIZE, pieces
 from anyformer.data.stream import ByteStream, Stream, WindowStream
+
+if TYPE_CHECKING:
+    from anyformer.data.chat import ChatTemplate
 
 # A tokenizer.json does not say what its special tokens are for: these are the names in use.
 ROLES = {
@@ -57,7 +61,10 @@ class TextTokenizer:
     begin, end: of a document. start, separator: before all that an encoder reads, and after each text of it. pad, mask,
     unknown: as they say. None: it has none. Special tokens written in a text, `<|endoftext|>` say, are that text and
     nothing else unless `special` is asked for; decoding leaves them out unless asked. No token is added at either end.
+    chat: how conversations are written; None: nobody said it.
     """
+
+    chat: ChatTemplate | None = None
 
     def __init__(self, backend: Tokenizer, roles: Roles = Roles()) -> None:
         backend.no_truncation()  # of a published one: a text is never cut without a word
@@ -66,7 +73,7 @@ class TextTokenizer:
         self.plain = backend
         self.plain.encode_special_tokens = True  # the library's way to say: as plain text
         special = {text.content: id for id, text in backend.get_added_tokens_decoder().items() if text.special}
-        self.special = frozenset(special.values())
+        self.controls, self.special = frozenset(special), frozenset(special.values())
         self.begin, self.end, self.pad, self.unknown, self.mask, self.start, self.separator = (
             next((special[name] for name in names if name in special), None) for names in ROLES.values()
         )
@@ -112,6 +119,18 @@ class TextTokenizer:
             return [*self.roles.before, *self.encode(text), *self.roles.after]
         return self.encode(text) + ([] if self.end is None else [self.end])
 
+    def with_chat(self, chat: ChatTemplate | None) -> TextTokenizer:
+        """The same with another chat template."""
+        made = copy.copy(self)
+        made.chat = chat
+        return made
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The texts of special tokens by what published settings call them, as far as there are any."""
+        ids = {"bos_token": self.begin, "eos_token": self.end, "pad_token": self.pad, "unk_token": self.unknown}
+        return {name: self.decode([id], special=True) for name, id in ids.items() if id is not None}
+
     @property
     def ends(self) -> frozenset[int]:
         """Every token that ends a text."""
@@ -135,14 +154,14 @@ class TextTokenizer:
             ids = (self._knowing if special else self.plain).encode(text, add_special_tokens=False).ids
         return ids if special else self._as_text(ids)
 
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    def encode_with_offsets(self, text: str, *, special: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
         """The tokens of a text, and the characters of it that each stands for: text[start:end].
 
         A token that begins with a space has that space; tokens that are bytes of one character all have it.
         """
-        ids = self.encode(text)
+        ids = self.encode(text, special=special)
         with guarded("this text cannot be encoded"):
-            return ids, self.plain.encode(text, add_special_tokens=False).offsets
+            return ids, (self._knowing if special else self.plain).encode(text, add_special_tokens=False).offsets
 
     def encode_words(self, words: Sequence[str]) -> list[list[int]]:
         """The tokens of each word of a text whose words are divided by spaces; a space belongs to the word after it.

@@ -19,22 +19,38 @@ from anyformer.generation.stops import Stops
 
 
 class Conversation:
-    """ids: all tokens so far. ended: whether the model wrote an end token, and waits to hear more."""
+    """ids: all tokens so far. ended: whether the model wrote one of `ends`, and waits to hear more.
+
+    last: what it wrote last.
+    """
+
+    last: Writing
 
     def __init__(self, model: Model, *, sampling: Sampling | None = None, seed: int = 0) -> None:
         if isinstance(model, EncoderDecoderModel) or PREFIX in model.labels:
             raise ValueError("this model reads all of a prompt before it writes, and none after: use generate")
         self.model, self.tokenizer = model, tokenizer_of(model)
+        self.ends = self.tokenizer.ends
         self.sampling, self.die = sampling or Sampling(), Generator().manual_seed(seed)
         self.ids: list[int] = []
-        vocabulary = model.spec.vocabulary or self.tokenizer.vocabulary
-        self.seen = Seen.of([[]], vocabulary, next(model.parameters()).device)
         self.state, self.read, self.room = None, 0, 0  # how many ids the state has read, and can hold
-        self._hear([] if self.tokenizer.begin is None else [self.tokenizer.begin])
+        self.rewrite([] if self.tokenizer.begin is None else [self.tokenizer.begin])
 
     def hear(self, text: str) -> None:
         """Go on with this text; it is read when the model next writes."""
-        self._hear(self.tokenizer.encode(text))
+        ids = self.tokenizer.encode(text)
+        self.ids += ids
+        self.seen.read[0, ids] = True
+        self.stream, self.ended = self.tokenizer.stream(), False
+
+    def rewrite(self, ids: Sequence[int]) -> None:
+        """All so far is this and nothing else. What the state has read stays read, if it begins so."""
+        if self.ids[: self.read] != list(ids[: self.read]):
+            self.state = None
+        self.ids = list(ids)
+        vocabulary = self.model.spec.vocabulary or self.tokenizer.vocabulary
+        self.seen = Seen.of([self.ids], vocabulary, next(self.model.parameters()).device)
+        self.stream, self.ended = self.tokenizer.stream(), False
 
     @torch.no_grad()
     def write(
@@ -50,6 +66,7 @@ class Conversation:
         check_longest(self.model, len(self.ids), tokens)
         self.model.eval()
         text = Writing(self.stream, Stops(stop), tokens + 1, show)  # 1 more, since it is not over after this turn
+        self.last = text
         for _ in range(tokens):
             if self.ended or text.ended:
                 break
@@ -57,15 +74,10 @@ class Conversation:
             self.seen.write(drawn)
             token = int(drawn)
             self.ids.append(token)
-            self.ended = token in self.tokenizer.ends
+            self.ended = token in self.ends
             text.add(None if self.ended else token)
         text.pause()
         return text.text
-
-    def _hear(self, ids: list[int]) -> None:
-        self.ids += ids
-        self.seen.read[0, ids] = True
-        self.stream, self.ended = self.tokenizer.stream(), False
 
     def _logits(self) -> Tensor:
         """(1, V) of the next token."""

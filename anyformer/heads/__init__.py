@@ -5,6 +5,7 @@ TABLE = {
     "classify": "classify:Classify",
     "distilled": "distilled:Distilled",
     "language": "language:Language",
+    "mark": "mark:Mark",
     "masked": "masked:Masked",
     "pretraining": "pretraining:Pretraining",
     "probe": "probe:Probe",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
@@ -41,19 +42,20 @@ class TokenHead(Head, ABC):
         return self.logits(h)
 
     def loss(self, h: Tensor, targets: Tensor, where: Where, smoothing: float = 0.0) -> Tensor:
-        flat, wanted = h.flatten(0, 1), targets.flatten()
-        rows = max(1, AT_ONCE // self.size)
-        if flat.shape[0] <= rows:
-            return self._some(flat, wanted, smoothing).view_as(targets)
-        # a chunk's logits are made anew in the backward pass
-        parts = [
-            checkpoint(self._some, h_part, part, smoothing, use_reentrant=False)
-            for h_part, part in zip(flat.split(rows), wanted.split(rows), strict=True)
-        ]
-        return torch.cat(parts).view_as(targets)
+        def some(h: Tensor, targets: Tensor) -> Tensor:
+            return nats(self.logits(h), targets, smoothing)
 
-    def _some(self, h: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-        return nats(self.logits(h), targets, smoothing)
+        return in_chunks(some, self.size, h.flatten(0, 1), targets.flatten()).view_as(targets)
+
+
+def in_chunks(losses: Callable[..., Tensor], size: int, *columns: Tensor) -> Tensor:
+    """(N,) losses of columns (N, …), of so many rows at a time that AT_ONCE logits are held, `size` a row."""
+    rows = max(1, AT_ONCE // size)
+    if len(columns[0]) <= rows:
+        return losses(*columns)
+    # a chunk's logits are made anew in the backward pass
+    chunks = zip(*(column.split(rows) for column in columns), strict=True)
+    return torch.cat([checkpoint(losses, *chunk, use_reentrant=False) for chunk in chunks])
 
 
 def nats(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:

@@ -53,10 +53,13 @@ class SentenceHead(Head):
 
     def forward(self, h: Tensor, where: Where) -> Tensor:
         """(B, T, C) -> (B, E)."""
-        x = self.pooler(h, where)
-        if self.out is not None:
-            x = self.out(x)
+        x = self.raw(h, where)
         return F.normalize(x, dim=-1) if self.unit else x
+
+    def raw(self, h: Tensor, where: Where) -> Tensor:
+        """The same, of whatever length it comes."""
+        x = self.pooler(h, where)
+        return x if self.out is None else self.out(x)
 
     def loss(self, h: Tensor, targets: Tensor, where: Where, smoothing: float = 0.0) -> Tensor:
         raise ValueError(f"{self.path}: a vector has no loss by itself; an objective compares it with those of others")

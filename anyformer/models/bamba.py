@@ -39,7 +39,7 @@ class Bamba(ModelType):
     ties: ClassVar = TIES
 
     def declare(self, c: Config, name: str) -> Decoder:
-        c.ignore("layer_types", "layers_block_type", "num_logits_to_keep", "z_loss_coefficient")
+        c.ignore("layer_types", "layers_block_type", "num_logits_to_keep", "use_mamba_kernels", "z_loss_coefficient")
         context = c.take("max_position_embeddings", SIZE, "context", 262_144)
         norm = RMSNorm(eps=c.take("rms_norm_eps", POSITIVE, "body.norm.eps", 1e-5))
         ff = gated(c, bias=False)
@@ -59,7 +59,7 @@ class Bamba(ModelType):
             softmax = self.softmax(c, MIXER_OF.format(i=attends.index(True)), context, width)
         else:
             c.ignore("attention_bias", "attention_dropout", "num_attention_heads", "num_key_value_heads")
-            c.ignore("head_dim", "partial_rotary_factor", "rope_scaling", "rope_theta")
+            c.ignore("attn_rotary_emb", "head_dim", "partial_rotary_factor", "rope_scaling", "rope_theta")
         if False in attends:
             mamba = self.mamba(c, MIXER_OF.format(i=attends.index(False)), eps, width)
         return [one for here in attends if (one := softmax if here else mamba) is not None]
@@ -68,6 +68,7 @@ class Bamba(ModelType):
         """Half of a head's channels turn."""
         size = width // c.take("num_attention_heads", SIZE, f"{at}.heads", 32)
         c.expect("partial_rotary_factor", 0.5, default=0.5)
+        c.said({"attn_rotary_emb": size // 2})
         turn = replace(rotary(c, f"{at}.position", context), channels=size // 2)
         return attention(c, at, turn, kv_heads=8, bias=False, sizes=unless(size))
 

@@ -34,20 +34,33 @@ TIES = {
     "model.decoder.embed_tokens.weight": "embedding.weight",
 }
 
-# keys that nothing reads, or that only say again what these models are
+# keys that nothing reads
 OLD_KEYS = (
-    "add_bias_logits",
-    "add_final_layer_norm",
     "classif_dropout",
     "extra_pos_embeddings",
     "force_bos_token_to_be_generated",
     "init_std",
-    "normalize_before",
-    "normalize_embedding",
     "num_hidden_layers",
-    "output_past",
-    "static_position_embeddings",
+    "replacing_rate",
+    "save_step",
+    "student_decoder_layers",
+    "student_encoder_layers",
 )
+
+
+def form(*, pre: bool, static: bool, normalised: bool) -> dict[str, bool]:
+    """What files of the first years say of the form of a type, which is one form today.
+
+    pre: norms in front of the parts. static: positions are waves. normalised: so is what enters.
+    """
+    return {
+        "add_bias_logits": False,
+        "add_final_layer_norm": pre,
+        "do_blenderbot_90_layernorm": False,
+        "normalize_before": pre,
+        "normalize_embedding": normalised,
+        "static_position_embeddings": static,
+    }
 
 
 def dropout(c: Config, usual: float = 0.1) -> float:
@@ -134,6 +147,7 @@ class Bart(ModelType):
 
     def declare(self, c: Config, name: str) -> EncoderDecoder:
         c.ignore(*OLD_KEYS)
+        c.said(form(pre=False, static=False, normalised=True))
         width, lost = c.take("d_model", SIZE, "width"), dropout(c)
         position = Learned(length=c.take("max_position_embeddings", SIZE, "position.length", 1024), first=2)
         residual = Post(dropout=lost)

@@ -19,12 +19,13 @@ FIRST_WEIGHTS = {"initial", "std", "version"}
 class ModelType(ABC):
     """How one `model_type` of published configs is declared here, in both directions.
 
-    classes: the model classes that are understood, the usual one first. prefix: what the names of a bare model's file
-    lack. ties: tensors that some files hold although they are another's. renamed: endings of names in older files ->
-    those of today. aliases: other names of keys -> those that are written.
+    classes: the model classes that are understood, the usual one first. older_classes: their names in older files.
+    prefix: what the names of a bare model's file lack. ties: tensors that some files hold although they are another's.
+    renamed: endings of names in older files -> those of today. aliases: other names of keys -> those that are written.
     """
 
     classes: ClassVar[tuple[str, ...]]
+    older_classes: ClassVar[Mapping[str, str]] = {}
     prefix: ClassVar[str] = ""
     ties: ClassVar[Mapping[str, str]] = {}
     renamed: ClassVar[Mapping[str, str]] = {}
@@ -60,8 +61,10 @@ class ModelType(ABC):
     def class_of(self, tree: Mapping[str, Any], where: str) -> str:
         """The model class that a config names; the usual one where it names none."""
         named = tree.get("architectures") or [self.classes[0]]
-        if isinstance(named, list) and len(named) == 1 and named[0] in self.classes:
-            return named[0]
+        if isinstance(named, list) and len(named) == 1 and isinstance(named[0], str):
+            name = self.older_classes.get(named[0], named[0])
+            if name in self.classes:
+                return name
         raise InputError(f"{where}: architectures should be one of {', '.join(self.classes)}; came {named!r}")
 
     def write(self, model_type: str, spec: ModelSpec) -> dict[str, Any]:

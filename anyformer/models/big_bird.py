@@ -15,6 +15,7 @@ from anyformer.checkpoints.names import Names, sides
 from anyformer.core.spec import HeadSpec, LayerSpec, ModelSpec
 from anyformer.embeddings.tokens import Tokens
 from anyformer.heads.classify import Classify
+from anyformer.heads.mark import Mark
 from anyformer.heads.regress import Regress
 from anyformer.models.answers import head_dropout, whole_text
 from anyformer.models.base import ModelType
@@ -95,7 +96,7 @@ class BigBird(ModelType):
 
     def names(self, spec: ModelSpec) -> Names:
         assert isinstance(spec, Encoder)
-        if isinstance(spec.head, Classify | Regress):
+        if isinstance(spec.head, Classify | Mark | Regress):
             parts = {"classifier.dense": "head.pooler.dense", "classifier.out_proj": "head.out"}
             found = {**sides(parts), **unread(POOLER)}
         else:

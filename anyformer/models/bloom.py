@@ -8,7 +8,7 @@ from anyformer.architectures.decoder import Decoder
 from anyformer.attention.softmax import Softmax
 from anyformer.blocks.sequential import Block
 from anyformer.blocks.stack import Stack
-from anyformer.checkpoints.config import FRACTION, POSITIVE, SIZE, Config, or_none
+from anyformer.checkpoints.config import FRACTION, POSITIVE, SIZE, Config, one_of, or_none
 from anyformer.checkpoints.names import Names, sides
 from anyformer.core.spec import ModelSpec
 from anyformer.feedforward.mlp import MLP
@@ -44,6 +44,8 @@ class Bloom(ModelType):
         c.ignore(*OLD_KEYS)
         c.expect("apply_residual_connection_post_layernorm", False, default=False)
         c.expect("slow_but_exact", False, default=False)  # true leaves out two biases
+        width = c.take("hidden_size", SIZE, "width")
+        c.given("n_inner", one_of({None: None, 4 * width: None}), None)
         norm = LayerNorm(eps=c.take("layer_norm_epsilon", POSITIVE, "norm.eps", 1e-5))
         mixer = Softmax(
             heads=c.take("n_head", SIZE, f"{MIXER}.heads"),
@@ -55,7 +57,7 @@ class Bloom(ModelType):
         block = Block(mixer=mixer, ff=MLP(activation="gelu_tanh"), residual=residual)
         return Decoder(
             vocabulary=c.take("vocab_size", SIZE, "vocabulary"),
-            width=c.take("hidden_size", SIZE, "width"),
+            width=width,
             norm=norm,
             context=c.take("seq_length", or_none(SIZE), "context", None),
             body=Stack(blocks=(block,) * c.count("n_layer", "body.blocks"), norm=norm),

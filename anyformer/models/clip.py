@@ -5,7 +5,9 @@ A text ends with the highest id of all; give `lengths` up to it, for there its v
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from math import exp, log
+from typing import Any
 
 from anyformer.architectures.encoder import Encoder
 from anyformer.architectures.two_towers import TwoTowers
@@ -14,6 +16,7 @@ from anyformer.blocks.sequential import Block
 from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import ACTIVATIONS, FRACTION, NUMBER, POSITIVE, SIZE, Config, Kind
 from anyformer.checkpoints.names import Names, Shaped, sides
+from anyformer.core.errors import InputError
 from anyformer.core.spec import ModelSpec
 from anyformer.embeddings.patches import Patches
 from anyformer.feedforward.mlp import MLP
@@ -27,16 +30,8 @@ from anyformer.positions.learned import Learned
 from anyformer.residuals.pre import Pre
 
 # of both towers' configs, which nothing reads
-UNREAD_KEYS = (
-    "add_cross_attention",
-    "cross_attention_hidden_size",
-    "dropout",
-    "projection_dim",
-    "tf_legacy_loss",
-    "tie_encoder_decoder",
-    "tie_word_embeddings",
-    "use_bfloat16",
-)
+UNREAD_KEYS = ("dropout", "projection_dim", "tie_word_embeddings")
+TWICE = {"text_config_dict": "text_config", "vision_config_dict": "vision_config"}
 # in digits that come back when they are written and read again: it is where training began
 FIRST_SCALE = Kind(NUMBER.what, lambda value: round(exp(NUMBER.read(value)), 6), lambda scale: round(log(scale), 9))
 # read where the text ends, which is told by `lengths`; written 2, which readers take for the highest id
@@ -107,9 +102,16 @@ class Clip(ModelType):
 
     classes = ("CLIPModel",)
 
+    def read(self, tree: Mapping[str, Any], where: str, allow: Collection[str] = ()) -> ModelSpec:
+        """Old files say each tower twice, the second time in short, where what is left out is as usual."""
+        once = {key: value for key, value in tree.items() if key not in TWICE}
+        spec = super().read(once, where, allow)
+        for short, whole in TWICE.items():
+            if (told := tree.get(short)) is not None and super().read({**once, whole: told}, where, allow) != spec:
+                raise InputError(f"{where}: {short} says otherwise than {whole}; take the wrong one of them out")
+        return spec
+
     def declare(self, c: Config, name: str) -> TwoTowers:
-        for key in ("text_config_dict", "vision_config_dict"):  # which would overrule the towers' configs
-            c.expect(key, None, default=None)
         c.ignore("tie_word_embeddings")
         text, image = c.part("text_config", {}), c.part("vision_config", {})
         assert text is not None

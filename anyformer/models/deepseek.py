@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from anyformer.architectures.decoder import Decoder
 from anyformer.attention.latent import Latent
 from anyformer.blocks.sequential import Block
+from anyformer.blocks.stack import Stack
 from anyformer.checkpoints.config import (
     ACTIVATIONS,
     FLAG,
@@ -24,6 +25,7 @@ from anyformer.checkpoints.config import (
     or_none,
 )
 from anyformer.checkpoints.names import Names
+from anyformer.core.errors import InputError
 from anyformer.core.spec import ModelSpec
 from anyformer.feedforward.experts import Experts
 from anyformer.feedforward.gated import Gated
@@ -39,6 +41,8 @@ from anyformer.residuals.pre import Pre
 
 PAIRS = one_of({True: "neighbours", False: "halves"})
 SHARPER = "mscale_all_dim"  # stands with the rotary keys, and is of the scores
+# of the layer more that published files have, which guesses the token after the next and is not built
+GUESSES = ("eh_proj", "enorm", "hnorm", "embed_tokens", "shared_head.norm", "shared_head.head")
 PARTS = {
     "q_proj": "q",
     "q_a_proj": "q_down",
@@ -159,6 +163,12 @@ class DeepSeek3(ModelType):
             found += [experts(c, FF_OF.format(i=first))] * (count - first)
         return found
 
+    def fitted(self, spec: ModelSpec, tensors: Collection[str]) -> ModelSpec:
+        after = f"model.layers.{layers(spec)}."
+        if any(name.startswith(after) for name in tensors) and f"{after}{GUESSES[0]}.weight" not in tensors:
+            raise InputError(f"num_hidden_layers is {layers(spec)}, and the file has {after}…, which is a usual layer")
+        return spec
+
     def names(self, spec: ModelSpec) -> Names:
         theirs, ours = "model.layers.{i}", "body.blocks.{i}"
         table = dict(Llama().names(spec))
@@ -169,7 +179,15 @@ class DeepSeek3(ModelType):
         for part in ("gate", "up", "down"):
             table[f"{theirs}.mlp.shared_experts.{part}_proj.weight"] = f"{ours}.ff.shared.{part}.weight"
         table |= expert_names(f"{theirs}.mlp", "gate_proj", "up_proj", "down_proj")
-        return {**table, f"{theirs}.mlp.gate.e_score_correction_bias": f"{ours}.ff.router.correction"}
+        table[f"{theirs}.mlp.gate.e_score_correction_bias"] = f"{ours}.ff.router.correction"
+        more = [*(name for name in table if "{i}" in name), *(f"{theirs}.{part}.weight" for part in GUESSES)]
+        return {**table, **{name.replace("{i}", str(layers(spec))): None for name in more}}
+
+
+def layers(spec: ModelSpec) -> int:
+    """How many layers are built."""
+    assert isinstance(spec, Decoder) and isinstance(spec.body, Stack)
+    return len(spec.body.blocks)
 
 
 def experts(c: Config, at: str) -> Experts:

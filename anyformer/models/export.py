@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from anyformer.core.model import Model
 from anyformer.core.tables import table
 from anyformer.data.tokenizer import TextTokenizer
 from anyformer.models.published import CONFIG, PACKAGE, published
-from anyformer.models.texts import GENERATION
+from anyformer.models.texts import GENERATION, TEMPLATE
 from anyformer.runs.files import DISK, atomic_write, make_folder, remove_tree
 from anyformer.runs.weights import tensor_chunks
 
@@ -49,6 +48,8 @@ def export_hf(model: Model, folder: Path, model_type: str | None = None) -> str:
         if texts is not None:
             texts.save(made / "tokenizer.json")
             _write_json(made / "tokenizer_config.json", _tokenizer_config(texts, config))
+            if texts.chat is not None:
+                atomic_write(DISK, made / TEMPLATE, texts.chat.source.encode())
             if special:
                 _write_json(made / GENERATION, special)
     return name
@@ -61,7 +62,9 @@ def export_gguf(model: Model, path: Path, kind: Type = "F32") -> str:
     name, config, tensors = expressed(model)
     texts = model.tokenizer if isinstance(model.tokenizer, TextTokenizer) else None
     special = {} if texts is None else _special(texts, config)
-    write_gguf(Foreign({**config, **special}, tensors, None if texts is None else texts.definition), path, kind)
+    definition, chat = (None, None) if texts is None else (texts.definition, texts.chat)
+    source = None if chat is None else chat.source
+    write_gguf(Foreign({**config, **special}, tensors, definition, source), path, kind)
     return name
 
 
@@ -92,8 +95,7 @@ def _special(texts: TextTokenizer, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tokenizer_config(texts: TextTokenizer, config: Mapping[str, Any]) -> dict[str, Any]:
-    tokens = {"bos_token": texts.begin, "eos_token": texts.end, "pad_token": texts.pad, "unk_token": texts.unknown}
-    known = {name: texts.decode([id], special=True) for name, id in tokens.items() if id is not None}
+    known = texts.names if texts.chat is None else texts.chat.tokens  # a template may ask whether there is one
     longest = config.get("max_position_embeddings")
     return {"tokenizer_class": "PreTrainedTokenizerFast", **known, **({"model_max_length": longest} if longest else {})}
 
@@ -134,8 +136,3 @@ def new_folder(path: Path) -> Iterator[Path]:
     if path.exists():
         path.rmdir()
     partial.rename(path)
-
-
-def roles_of(texts: TextTokenizer) -> dict[str, Any]:
-    """What a run has to write of a tokenizer beside its definition."""
-    return {key: value for key, value in dataclasses.asdict(texts.roles).items() if value is not None}

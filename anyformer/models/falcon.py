@@ -70,6 +70,7 @@ class Falcon(ModelType):
 
     def declare(self, c: Config, name: str) -> Decoder:
         c.ignore("apply_residual_connection_post_layernorm")  # which nothing reads
+        c.said({"ff_factor": 4})
         width, heads = c.take("hidden_size", SIZE, "width"), c.take("num_attention_heads", SIZE, f"{MIXER}.heads")
         context = c.take("max_position_embeddings", SIZE, "context", 2048)
         bias = c.take("bias", FLAG, f"{FF}.bias", False)

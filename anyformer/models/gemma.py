@@ -161,6 +161,7 @@ class Gemma2(ModelType):
             softcap=c.take("attn_logit_softcapping", or_none(POSITIVE), f"{MIXER}.softcap", 50.0),
         )
         ff, residual = feedforward(c), Sandwich(norm=last, after=last)
+        c.said({"sliding_window_size": 4096})  # beside the key that is read
         seen = patterns(c, layer_types(c, every(2, count)), 4096)
         blocks = [Block(mixer=replace(mixer, pattern=one), ff=ff, residual=residual) for one in seen]
         return decoder(c, context, blocks, last, head(c, 30.0, bare=name == "Gemma2Model"))

@@ -20,7 +20,6 @@ from anyformer.residuals.pre import Pre
 
 # a head that is not read here, and keys of the first files, which nothing reads
 OLD_KEYS = (
-    "_num_labels",
     "n_ctx",
     "n_special",
     "predict_special_tokens",

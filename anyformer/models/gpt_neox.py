@@ -34,6 +34,7 @@ class GPTNeoX(ModelType):
     aliases: ClassVar = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
 
     def declare(self, c: Config, name: str) -> Decoder:
+        c.ignore("attention_probs_dropout_prob", "hidden_dropout_prob")  # another type's names for its dropouts
         width, heads = c.take("hidden_size", SIZE, "width"), c.take("num_attention_heads", SIZE, f"{MIXER}.heads")
         context = c.take("max_position_embeddings", SIZE, "context", 2048)
         dropout = c.take("hidden_dropout", FRACTION, "dropout", 0.0)

@@ -97,14 +97,21 @@ def tensors(layer: Mapping[str, str], ends: Mapping[str, str] = ENDS) -> dict[st
     return {**sides({**ends, **within}), f"{theirs}.self_attn.rotary_emb.inv_freq": None}
 
 
+# keys of some files, which nothing reads, and what they say
+OTHERS = {"is_llama_config": True, "rope_interleaved": False}
+
+
 class Llama(ModelType):
     """Llama, a pre-norm decoder with RMSNorm, SwiGLU and rotary positions (Touvron et al. 2023)."""
 
     classes = ("LlamaForCausalLM", "LlamaModel")
+    older_classes: ClassVar = {"LLaMAForCausalLM": "LlamaForCausalLM"}
     prefix = "model."
     ties: ClassVar = TIES
 
     def declare(self, c: Config, name: str) -> Decoder:
+        c.said(OTHERS)
+        c.ignore("max_sequence_length")  # of what it was trained on
         longest, norm = context(c, 2048), rms(c)
         mixer = attention(c, MIXER, rotary(c, POSITION, longest), kv_heads=None, bias=False)
         block = Block(mixer=mixer, ff=gated(c, bias=False), residual=Pre(norm=norm))

@@ -59,7 +59,7 @@ def operated(
     allow: Collection[str] = (),
 ) -> tuple[Model, Surgery, list[str]]:
     """The model of `load`, what became of the weights, and what else a user should be told."""
-    found = open_checkpoint(path, best=best, allow=allow)
+    found = open_checkpoint(path, best=best, allow=allow, dtype=dtype)
     spec = changed_spec(found.spec, changes) if changes else found.spec
     model, surgery = operate(spec, found.tensors, dtype or common_dtype(found.tensors, found.where))
     if found.tokenizers is not None:

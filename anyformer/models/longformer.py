@@ -64,6 +64,7 @@ class Longformer(ModelType):
     def declare(self, c: Config, name: str) -> Encoder:
         usual = Usual.of(c)
         c.ignore("tie_word_embeddings", "onnx_export", "ignore_attention_mask")
+        c.said({"attention_mode": "longformer"})
         mixer = Attention(
             heads=c.take("num_attention_heads", SIZE, f"{MIXER}.heads"),
             global_tokens=GlobalTokens("global", first=1 if task(name) == "SequenceClassification" else 0),

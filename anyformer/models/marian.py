@@ -14,7 +14,7 @@ from anyformer.checkpoints.config import SIZE, Config, one_of, or_none
 from anyformer.checkpoints.names import Names
 from anyformer.core.spec import EmbeddingSpec, ModelSpec, NormSpec, PositionSpec, Ref, ResidualSpec
 from anyformer.embeddings.tokens import Tokens
-from anyformer.models.bart import OLD_KEYS, TIES, dropout, logits_bias, stack, tensors, tied, words
+from anyformer.models.bart import OLD_KEYS, TIES, dropout, form, logits_bias, stack, tensors, tied, words
 from anyformer.models.base import ModelType
 from anyformer.models.llama import no_padding
 from anyformer.norms.layer import LayerNorm
@@ -81,6 +81,7 @@ class Marian(ModelType):
 
     def declare(self, c: Config, name: str) -> EncoderDecoder:
         no_padding(c)
+        c.said(form(pre=False, static=True, normalised=False))
         embedding = words(c, c.take("d_model", SIZE, "width"))
         source = c.take(
             "share_encoder_decoder_embeddings",
@@ -126,6 +127,7 @@ class Pegasus(ModelType):
     ties: ClassVar = TIES
 
     def declare(self, c: Config, name: str) -> EncoderDecoder:
+        c.said(form(pre=True, static=True, normalised=False))
         vocabulary = c.take("vocab_size", SIZE, "vocabulary")
         residual = Pre(dropout=dropout(c))
         return translator(c, residual, LayerNorm(), vocabulary=vocabulary, bare=name == "PegasusModel")

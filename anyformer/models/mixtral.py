@@ -85,6 +85,7 @@ class Qwen3Experts(ModelType):
         context = c.take("max_position_embeddings", SIZE, "context", 32_768)
         norm = RMSNorm(eps=c.take("rms_norm_eps", POSITIVE, "body.norm.eps", 1e-6))
         c.ignore("output_router_logits", "max_window_layers")
+        c.said({"qkv_bias": False, "shared_expert_intermediate_size": 0, "use_qk_norm": True})
         turn = rotary(c, f"{MIXER}.position", context)
         mixer = replace(attention(c, MIXER, turn, kv_heads=4, bias=False), qk_norm=norm)
         if c.take("use_sliding_window", USES_WINDOW, f"{MIXER}.pattern", False):

@@ -7,7 +7,7 @@ from typing import ClassVar
 from anyformer.architectures.decoder import Decoder
 from anyformer.attention.softmax import Softmax
 from anyformer.blocks.sequential import Block
-from anyformer.checkpoints.config import FRACTION, SIZE, Config, Inexpressible, one_of, or_none
+from anyformer.checkpoints.config import FRACTION, SIZE, Config, Inexpressible, or_none
 from anyformer.checkpoints.names import Fused, Names
 from anyformer.core.spec import ModelSpec
 from anyformer.models.base import ModelType
@@ -69,8 +69,7 @@ class Phi3(ModelType):
     def declare(self, c: Config, name: str) -> Decoder:
         no_padding(c)
         c.ignore("embd_pdrop")  # which nothing reads
-        for key, value in OTHERS.items():
-            c.given(key, one_of({value: value}), value)
+        c.said(OTHERS)
         longest, norm, width = context(c, 4096), rms(c, 1e-5), c.take("hidden_size", SIZE, "width")
         heads = c.take("num_attention_heads", SIZE, f"{MIXER}.heads")
         mixer = Softmax(

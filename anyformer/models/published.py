@@ -7,6 +7,7 @@ the pages of their files until they are written to, so that loading costs neithe
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from anyformer.checkpoints.files import Weights, read_json
 from anyformer.checkpoints.foreign import Foreign
 from anyformer.checkpoints.names import Names, links, says_nothing
+from anyformer.checkpoints.quantised import dequantised, told
 from anyformer.core.build import blank_model
 from anyformer.core.errors import InputError
 from anyformer.core.explain import explain
@@ -44,10 +46,21 @@ def declared(config: Mapping[str, Any], where: str, allow: Collection[str] = ())
     return _built(config, where, allow)[0]
 
 
+def with_type(config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """A config with its model_type, which the files of Mamba-2's authors leave out."""
+    if "model_type" in config or "ssm_cfg" not in config:
+        return config
+    from anyformer.models.mamba2 import official  # a row, which is imported when it is used
+
+    return official(config, where)
+
+
 def _built(config: Mapping[str, Any], where: str, allow: Collection[str]) -> tuple[ModelSpec, Model]:
     """That, and the model, which has no values yet."""
+    config = with_type(config, where)
+    plain, _ = told(config, where, allow)
     try:
-        spec = model_type(config.get("model_type"), where).read(config, where, allow)
+        spec = model_type(config.get("model_type"), where).read(plain, where, allow)
         return spec, blank_model(spec, torch.float32)
     except InputError:
         raise
@@ -58,12 +71,17 @@ def _built(config: Mapping[str, Any], where: str, allow: Collection[str]) -> tup
 
 
 def tensors_for(
-    source: Foreign, where: str, spec: ModelSpec, parameters: Mapping[str, Tensor], allow: Collection[str] = ()
+    source: Foreign,
+    where: str,
+    spec: ModelSpec,
+    parameters: Mapping[str, Tensor],
+    allow: Collection[str] = (),
+    dtype: torch.dtype | None = None,
 ) -> dict[str, Tensor]:
-    """What a file's tensors are as the parameters of a spec.
+    """What a file's tensors are as the parameters of a spec: on the file's pages, or copied, and the pages let go.
 
     parameters: those of the model that the file's config declares, of which only the shapes are read. allow: tensors to
-    go on without.
+    go on without. dtype: None: that of the file.
     """
     kind = model_type(source.config.get("model_type"), where)
     theirs = _with_prefix(source.tensors, kind)
@@ -83,10 +101,13 @@ def tensors_for(
                 f"{' and '.join(map('{} {}'.format, link.ours, shapes))} cannot be made: "
                 f"{str(error).splitlines()[0]}"
             ) from None
+        parts = [_settled(part if dtype is None else part.to(dtype)) for part in parts]
+        if isinstance(source.tensors, Weights) and not any(_shares(part, tensor) for part in parts):
+            source.tensors.forget(tensor)
         found.update(zip(link.ours, parts, strict=True))
     for copy, owner in kind.ties.items():
         if copy in theirs and copy not in used and owner in found:
-            if not torch.equal(source.tensors[theirs[copy]], found[owner]):
+            if not torch.equal(source.tensors[theirs[copy]].to(found[owner].dtype), found[owner]):
                 raise InputError(
                     f"{where}: the config ties {copy} to {owner}, but the file has another tensor for it: set "
                     "tie_word_embeddings to false in config.json"
@@ -94,6 +115,15 @@ def tensors_for(
             used.add(copy)
     _check(where, names, theirs, used, found, parameters, allow)
     return found
+
+
+def _settled(tensor: Tensor) -> Tensor:
+    """Copied, unless it lies as products read it: by rows, or as a whole matrix that is turned (GPT-2's files)."""
+    return tensor if tensor.dim() == 2 and tensor.mT.is_contiguous() else tensor.contiguous()
+
+
+def _shares(part: Tensor, whole: Tensor) -> bool:
+    return part.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
 
 
 def _with_prefix(tensors: Mapping[str, Tensor], kind: ModelType) -> dict[str, str]:
@@ -126,21 +156,53 @@ def _check(
         raise InputError(f"{where}: the weights do not fit the config: {'; '.join(filter(None, parts))}")
 
 
-def own_form(source: Foreign, where: str, allow: Collection[str] = ()) -> tuple[ModelSpec, dict[str, Tensor]]:
-    """The spec of a published checkpoint, and its tensors under our names."""
+def own_form(
+    source: Foreign, where: str, allow: Collection[str] = (), dtype: torch.dtype | None = None
+) -> tuple[ModelSpec, dict[str, Tensor]]:
+    """The spec of a published checkpoint, and its tensors under our names.
+
+    dtype: of the tensors; None: that of the file, and bfloat16 where they are quantised, as their plain neighbours
+    usually are.
+    """
+    source = replace(source, config=with_type(source.config, f"{where}: {CONFIG}"))
+    reasons = []
+    for config in _classed(source, where):
+        try:
+            return _own_form(replace(source, config=config), where, allow, dtype)
+        except InputError as error:
+            reasons.append(error)
+    raise reasons[0]
+
+
+def _classed(source: Foreign, where: str) -> list[Mapping[str, Any]]:
+    """The config, and where it may name another class than that of the model that was saved, with those as well.
+
+    It may where it names none, and where the tensors are a bare model's (all-mpnet-base-v2 names one with a head).
+    """
+    kind, named = model_type(source.config.get("model_type"), where), source.config.get("architectures")
+    bare = kind.prefix and not any(name.startswith(kind.prefix) for name in source.tensors)
+    others = [name for name in kind.classes if not named or (bare and is_bare(name) and [name] != named)]
+    return [source.config, *({**source.config, "architectures": [name]} for name in others)]
+
+
+def _own_form(
+    source: Foreign, where: str, allow: Collection[str], dtype: torch.dtype | None
+) -> tuple[ModelSpec, dict[str, Tensor]]:
+    """The same, of the class that the config names."""
     kind = model_type(source.config.get("model_type"), where)
     said, blank = _built(source.config, f"{where}: {CONFIG}", allow)
+    source = dequantised(source, where, dtype or torch.bfloat16, allow)
     spec = kind.fitted(said, _with_prefix(source.tensors, kind))
     if spec != said:
         blank = blank_model(spec, torch.float32)
-    return spec, tensors_for(source, where, spec, blank.state_dict(), allow)
+    return spec, tensors_for(source, where, spec, blank.state_dict(), allow, dtype)
 
 
 def load_published(
     source: Foreign, where: str, *, dtype: torch.dtype | None = None, allow: Collection[str] = ()
 ) -> Model:
     """The model of a published checkpoint, as it was published."""
-    spec, tensors = own_form(source, where, allow)
+    spec, tensors = own_form(source, where, allow, dtype)
     return operate(spec, tensors, dtype or common_dtype(tensors, where))[0].eval()
 
 

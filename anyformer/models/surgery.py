@@ -66,15 +66,15 @@ def changed_spec(spec: ModelSpec, changes: Mapping[str, Any]) -> ModelSpec:
 def operate(spec: ModelSpec, tensors: Mapping[str, Tensor], dtype: torch.dtype, seed: int = 0) -> tuple[Model, Surgery]:
     """A model of `spec` with all of the tensors that fit it, themselves and not copies, and what became of all."""
     model = blank_model(spec, dtype)
-    surgery = Surgery.of(tensors, model.state_dict())
+    places = model.state_dict()
+    surgery = Surgery.of(tensors, places)
     if not surgery.kept:
         raise ConfigError("none of the weights fits what the model is changed to; train such a model anew")
     for name in surgery.kept:
         _put(model, name, tensors[name].to(dtype))
-    shapes = {name: model.state_dict()[name].shape for name in surgery.new}
-    for name, shape in shapes.items():
-        _put(model, name, torch.empty(shape, dtype=dtype))
-    fill_all(model, seed, shapes.keys())
+    for name in surgery.new:
+        _put(model, name, torch.empty(places[name].shape, dtype=dtype))
+    fill_all(model, seed, surgery.new)
     return model, surgery
 
 
@@ -82,6 +82,6 @@ def _put(model: Model, name: str, tensor: Tensor) -> None:
     path, _, leaf = name.rpartition(".")
     part = model.get_submodule(path)
     if leaf in part._parameters:
-        part.register_parameter(leaf, nn.Parameter(tensor.contiguous()))
+        part.register_parameter(leaf, nn.Parameter(tensor))
     else:
-        part.register_buffer(leaf, tensor.contiguous())
+        part.register_buffer(leaf, tensor)

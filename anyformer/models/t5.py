@@ -116,6 +116,7 @@ class T5Type(ModelType):
     """T5 (Raffel et al. 2020), version 1.1 and Flan-T5."""
 
     classes = ("T5ForConditionalGeneration", "T5Model", "T5EncoderModel")
+    older_classes: ClassVar = {"T5WithLMHeadModel": "T5ForConditionalGeneration"}
     ties: ClassVar = {
         "lm_head.weight": "embedding.weight",
         "encoder.embed_tokens.weight": "embedding.weight",
@@ -123,7 +124,7 @@ class T5Type(ModelType):
     }
 
     def declare(self, c: Config, name: str) -> ModelSpec:
-        c.ignore("n_positions", "output_past")  # which nothing reads
+        c.ignore("n_positions")  # which nothing reads
         width, vocabulary = c.take("d_model", SIZE, "width"), c.take("vocab_size", SIZE, "vocabulary")
         dropout = c.take("dropout_rate", FRACTION, "dropout", 0.1)
         if name == "T5EncoderModel":

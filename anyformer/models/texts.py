@@ -1,7 +1,8 @@
-"""The text side of a published checkpoint: its tokenizer, and what its special tokens are for."""
+"""The text side of a published checkpoint: its tokenizer, what its special tokens are for, its chat template."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,52 @@ from anyformer.checkpoints import tokenizers
 from anyformer.checkpoints.files import read_json
 from anyformer.core.errors import InputError
 from anyformer.core.explain import came
+from anyformer.data.chat import ChatTemplate, read_template
 from anyformer.data.guard import guarded
 from anyformer.data.tokenizer import Roles, TextTokenizer
 
-GENERATION = "generation_config.json"
+GENERATION, TEMPLATE = "generation_config.json", "chat_template.jinja"
 
 
 def of_folder(folder: Path, config: Mapping[str, Any], vocabulary: int | None) -> TextTokenizer | None:
     """The tokenizer of a folder; None where there is none. vocabulary: rows of the model's table."""
     found = tokenizers.definition(folder)
     more = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
-    return None if found is None else text_side(found, {**config, **more}, vocabulary, str(folder))
+    if found is None:
+        return None
+    tokenizer = text_side(found, {**config, **more}, vocabulary, str(folder))
+    return tokenizer.with_chat(chat_of(folder, tokenizer))
+
+
+def chat_of(folder: Path, tokenizer: TextTokenizer) -> ChatTemplate | None:
+    """The chat template of a folder: a file of its own, or what the tokenizer's settings hold."""
+    path, where = folder / TEMPLATE, folder / tokenizers.SETTINGS
+    settings = read_json(where) if where.is_file() else {}
+    source = read_template(path) if path.is_file() else settings.get("chat_template")
+    if isinstance(source, list):  # several, by name
+        named = {one.get("name"): one.get("template") for one in source if isinstance(one, dict)}
+        source = named.get("default", source)
+    if source is None:
+        return None
+    if not isinstance(source, str):
+        raise InputError(f"{where}: chat_template should be text, or a list with a default; came {came(source)}")
+    return ChatTemplate(source, special_texts(settings) or tokenizer.names, str(path if path.is_file() else where))
+
+
+def special_texts(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What a tokenizer's settings call bos_token, eos_token and so on."""
+    found = {}
+    for name, value in settings.items():
+        text = value.get("content") if isinstance(value, dict) else value
+        if name.endswith("_token") and isinstance(text, str):
+            found[name] = text
+    return found
+
+
+def text_info(texts: TextTokenizer) -> dict[str, Any]:
+    """What a run writes of a text side beside its files."""
+    roles = {key: value for key, value in dataclasses.asdict(texts.roles).items() if value is not None}
+    return {"roles": roles} if texts.chat is None else {"roles": roles, "special_texts": dict(texts.chat.tokens)}
 
 
 def text_side(definition: str, config: Mapping[str, Any], vocabulary: int | None, where: str) -> TextTokenizer:

@@ -130,7 +130,7 @@ def _model(given: Any) -> dict[str, Any]:
         case {"preset": str(name), **rest} if rest.keys() <= {"set"}:
             model, weights = expand(read_file(find_preset(name)), f"preset {name}"), {}
         case {"load": str(folder), **rest} if rest.keys() <= {"set"}:
-            model, weights = _declared(folder), {"weights": folder}
+            model, weights = _declared(folder), {"weights": _pinned(folder)}
         case _:
             raise ConfigError(
                 f"model: should be {{preset: name}} or {{load: folder}}, and perhaps set; came {came(given)}"
@@ -141,6 +141,13 @@ def _model(given: Any) -> dict[str, Any]:
         except ConfigError as error:
             raise ConfigError(f"model.set: {error}") from None
     return {"model": model, **weights}
+
+
+def _pinned(folder: str) -> str:
+    """Of a name on the hub, what it stands for now, so that a run knows what it began with."""
+    from anyformer.models.hub import pinned
+
+    return pinned(folder)
 
 
 def _declared(folder: str) -> Any:

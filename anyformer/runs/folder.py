@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 SPEC, RECIPE, TOKENIZER, INFO, SNAPSHOTS = "spec.json", "recipe.yaml", "tokenizer.json", "run.json", "snapshots"
 # A run that reads one language and writes another has these instead of the one.
 SOURCE_TOKENIZER, TARGET_TOKENIZER = "tokenizer.source.json", "tokenizer.target.json"
+CHAT_TEMPLATE = "chat_template.jinja"  # of a run that writes conversations
 
 
 @dataclass
@@ -60,6 +61,7 @@ class RunFolder:
         recipe: str,
         tokenizer: str | None,
         source_tokenizer: str | None = None,
+        chat_template: str | None = None,
         info: Mapping[str, object],
         files: Files = DISK,
     ) -> "RunFolder":
@@ -76,7 +78,7 @@ class RunFolder:
                     remove_tree(files, old)
             contents = {SPEC: _json(spec), RECIPE: recipe.encode(), INFO: _json(info)}
             names = {TOKENIZER if source_tokenizer is None else TARGET_TOKENIZER: tokenizer}
-            for name, text in {**names, SOURCE_TOKENIZER: source_tokenizer}.items():
+            for name, text in {**names, SOURCE_TOKENIZER: source_tokenizer, CHAT_TEMPLATE: chat_template}.items():
                 if text is not None:
                     contents[name] = text.encode()
             run = RunFolder(path, files, Manifest(False, {}), lock, notes)
@@ -103,8 +105,8 @@ class RunFolder:
         run = RunFolder(Path(path), files, Manifest.read(Path(path)), None)
         if not run.manifest.complete:
             raise InputError(f"{path}: this run was interrupted while it was being created: start it again")
-        tokenizers = {TOKENIZER, SOURCE_TOKENIZER, TARGET_TOKENIZER} & run.manifest.sha256.keys()
-        for name in (SPEC, RECIPE, INFO, *sorted(tokenizers)):
+        texts = {TOKENIZER, SOURCE_TOKENIZER, TARGET_TOKENIZER, CHAT_TEMPLATE} & run.manifest.sha256.keys()
+        for name in (SPEC, RECIPE, INFO, *sorted(texts)):
             run.read(name)
         return run
 
@@ -192,6 +194,11 @@ class RunFolder:
     def source_tokenizer(self) -> str | None:
         """The one of what it reads, where that is another."""
         return self._text(SOURCE_TOKENIZER)
+
+    @property
+    def chat_template(self) -> str | None:
+        """How conversations are written; None where nobody said it."""
+        return self._text(CHAT_TEMPLATE)
 
     def _text(self, name: str) -> str | None:
         return self.read(name).decode() if name in self.manifest.sha256 else None

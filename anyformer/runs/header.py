@@ -10,6 +10,7 @@ import math
 import os
 import struct
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -38,6 +39,7 @@ DTYPES = {
     "BOOL": ("bool", 1),
 }
 CODES = {f"torch.{name}": code for code, (name, _) in DTYPES.items()}
+STORED = {**DTYPES, "F8_E4M3": ("float8_e4m3fn", 1)}  # what others publish weights in, beside these
 
 DISGUISES = {
     b"PK\x03\x04": "a zip of pickles, as torch.save writes, which is not opened: convert it with `anyformer convert`",
@@ -83,7 +85,7 @@ def opened(path: Path, wanted: str = "safetensors weights") -> BufferedReader:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def check_header(file: BufferedReader, path: Path) -> Header:
+def check_header(file: BufferedReader, path: Path, dtypes: Mapping[str, tuple[str, int]] = DTYPES) -> Header:
     size = file.seek(0, 2)
     file.seek(0)
     start = file.read(64)
@@ -106,7 +108,7 @@ def check_header(file: BufferedReader, path: Path) -> Header:
         raise InputError(f"{path}: its __metadata__ is not a table of texts")
     if len(table) > MAX_TENSORS:
         raise InputError(f"{path}: {len(table)} tensors; at most {MAX_TENSORS} are allowed")
-    entries = {name: _entry(name, value, path) for name, value in table.items()}
+    entries = {name: _entry(name, value, path, dtypes) for name, value in table.items()}
     entries = dict(sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)))
     at = 0
     for name, entry in entries.items():
@@ -141,7 +143,7 @@ def _table(text: bytes, path: Path) -> dict[str, object]:
     return table
 
 
-def _entry(name: str, value: object, path: Path) -> Entry:
+def _entry(name: str, value: object, path: Path, dtypes: Mapping[str, tuple[str, int]]) -> Entry:
     if reason := bad_name(name):
         raise InputError(f"{path}: holds a tensor called {name[:80]!r}: {reason}")
     match value:
@@ -149,12 +151,12 @@ def _entry(name: str, value: object, path: Path) -> Entry:
             pass
         case _:
             raise InputError(f"{path}: {name!r} must have exactly dtype, shape and two data_offsets")
-    if dtype not in DTYPES:
-        raise InputError(f"{path}: {name!r} has dtype {dtype[:20]!r}; the dtypes read are {', '.join(DTYPES)}")
+    if dtype not in dtypes:
+        raise InputError(f"{path}: {name!r} has dtype {dtype[:20]!r}; the dtypes read are {', '.join(dtypes)}")
     # type() and not isinstance: true is no size
     if len(shape) > MAX_RANK or any(type(n) is not int or not 0 <= n <= MAX_BYTES for n in [*shape, start, end]):
         raise InputError(f"{path}: the shape or the data_offsets of {name!r} are not possible sizes")
-    itemsize = DTYPES[dtype][1]
+    itemsize = dtypes[dtype][1]
     if math.prod(max(n, 1) for n in shape) * itemsize > MAX_BYTES:
         raise InputError(f"{path}: the shape of {name!r}, {shape}, is larger than any memory")
     if math.prod(shape) * itemsize != end - start:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from anyformer.runs.header import CODES, DTYPES, MAX_TENSORS, bad_name, check_he
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+PIECE = 2**20  # numbers that are looked at at a time
 
 
 def load_tensors(path: Path) -> "dict[str, Tensor]":
@@ -77,12 +80,15 @@ def tensor_chunks(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) 
 
 def count_nonfinite(tensors: "Mapping[str, Tensor]") -> dict[str, int]:
     """How many values of each tensor are infinite or not a number; tensors without any are left out."""
-    counts = {
-        name: int((~tensor.isfinite()).sum())
-        for name, tensor in tensors.items()
-        if tensor.is_floating_point() or tensor.is_complex()
-    }
-    return {name: count for name, count in counts.items() if count}
+    return {name: count for name, tensor in tensors.items() if (count := nonfinite(tensor))}
+
+
+def nonfinite(tensor: "Tensor") -> int:
+    """How many values of one are."""
+    if not (tensor.is_floating_point() or tensor.is_complex()) or isfinite(abs(tensor.sum().item())):
+        return 0  # one quick pass that allocates nothing: no sum is finite of which one number is not
+    rows = tensor if tensor.dim() else tensor[None]
+    return sum(int((~some.isfinite()).sum()) for some in rows.split(max(1, PIECE * len(rows) // rows.numel())))
 
 
 def _memory(tensor: "Tensor") -> memoryview:

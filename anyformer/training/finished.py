@@ -16,8 +16,9 @@ from anyformer.core.spec import from_dict
 from anyformer.data.corpus import Tokenizers
 from anyformer.data.tokenizer import TextTokenizer
 from anyformer.models.checkpoint import is_run
-from anyformer.models.export import roles_of
+from anyformer.models.hub import located
 from anyformer.models.load import How, load
+from anyformer.models.texts import text_info
 from anyformer.recipes.read import read, write
 from anyformer.recipes.schema import Recipe
 from anyformer.runs.folder import RunFolder
@@ -51,6 +52,7 @@ class Finished:
     @staticmethod
     def open(path: str | Path, **how: Unpack[How]) -> Finished:
         """The model at a path."""
+        path = located(path)
         model = load(path, **how)
         if not isinstance(model.tokenizer, TextTokenizer):
             raise InputError(f"{path} has no tokenizer, so text cannot be read with it")
@@ -85,6 +87,7 @@ def write_run(model: Model, path: Path) -> None:
         recipe=write(recipe),
         tokenizer=texts.definition if known else None,
         source_tokenizer=source.definition if both and isinstance(source, TextTokenizer) else None,
-        info={"anyformer": __version__, "roles": roles_of(texts) if known else {}, "seed": 0},
+        chat_template=texts.chat.source if known and texts.chat is not None else None,
+        info={"anyformer": __version__, **(text_info(texts) if known else {}), "seed": 0},
     ) as run:
         run.write_weights(model.state_dict())

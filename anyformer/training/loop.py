@@ -23,6 +23,7 @@ from anyformer.core.errors import NumericalStop, ResourceError
 from anyformer.core.model import Model
 from anyformer.core.tape import Tape
 from anyformer.data.corpus import Corpus
+from anyformer.models.checkpoint import declaration
 from anyformer.recipes.schema import Recipe
 from anyformer.runs.folder import RunFolder
 from anyformer.runs.pack import pack_state, unpack_state
@@ -83,11 +84,11 @@ class Trainer:
 
     @cached_property
     def flops_a_token(self) -> float:
-        """FLOPs of training, by the matrix products of a row of the usual length."""
+        """FLOPs of training, by the matrix products of a row of the usual length; a guide's among them."""
         training, sketch = self.recipe.training, Sketch(self.recipe.adapted)
         row = max(1, round(self.feed.tokens / training.batch))
         forward = sketch.forward(training.batch, row, training.precision)
-        return sketch.flops_a_token(forward, training.checkpointing)
+        return sketch.flops_a_token(forward, training.checkpointing) + guide_flops_a_token(self.recipe, row)
 
     @property
     def finished(self) -> bool:
@@ -264,6 +265,15 @@ def objective_of(recipe: Recipe) -> Objective[Any]:
     """What the recipe minimises."""
     assert isinstance(recipe.objective, Objective)
     return recipe.objective
+
+
+def guide_flops_a_token(recipe: Recipe, row: int) -> float:
+    """FLOPs of the forward pass of what the objective looks at beside the model; 0 where there is nothing."""
+    guide, training = objective_of(recipe).guide, recipe.training
+    if guide is None:
+        return 0.0
+    sketch = Sketch(recipe.adapted if guide.path is None else declaration(guide.path))
+    return sketch.flops_a_token(sketch.forward(training.batch, row, training.precision), False) / 3  # one pass of three
 
 
 def _group(snapshot: Snapshot, name: str) -> dict[str, Tensor]:

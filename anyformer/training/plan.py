@@ -23,9 +23,9 @@ from anyformer.recipes.schema import Recipe
 from anyformer.training.budget import Spent, in_tokens, total_steps
 from anyformer.training.flops import Sketch, peak
 from anyformer.training.frozen import freeze
-from anyformer.training.loop import Trainer, objective_of
+from anyformer.training.loop import Trainer, guide_flops_a_token, objective_of
 from anyformer.training.optimizers.base import axes_of, is_table, trained
-from anyformer.training.train import prepared, untrained
+from anyformer.training.train import give_guide, prepared, untrained
 
 FLOAT32 = 4  # bytes of what is trained, whatever the precision of the products
 STATED = 0.4  # MFU where nothing is measured: large models, trained with care, reach it
@@ -87,7 +87,7 @@ def plan(recipe: Recipe, device: torch.device, threads: int | None = None) -> Pl
         row = max(1, round(feed.tokens / training.batch))
         tokens_a_step = round(feed.tokens * training.accumulate)
     forward = sketch.forward(training.batch, row, training.precision)
-    flops = sketch.flops_a_token(forward, training.checkpointing)
+    flops = sketch.flops_a_token(forward, training.checkpointing) + guide_flops_a_token(recipe, row)
     if forward is None:
         notes.append("what this model computes depends on values; 2 FLOPs a parameter stand for its matrix products")
     fastest = peak(device, training.precision)
@@ -170,7 +170,9 @@ def _size(tokenizer: TokenizerSpec, error: InputError) -> int:
 def _trial(recipe: Recipe, corpus: Corpus[Any], device: torch.device) -> tuple[int, float]:
     """How many steps were made to see how fast they are, and the seconds of one."""
     recipe = replace(recipe, training=replace(recipe.training, compile="never"))  # compiling takes longer than a trial
-    trainer = Trainer(recipe, untrained(recipe, corpus, str(device)), corpus, lambda report: None)
+    model = untrained(recipe, corpus, str(device))
+    give_guide(model, recipe, corpus)
+    trainer = Trainer(recipe, model, corpus, lambda report: None)
     trainer.model.train()
     trainer.step()
     began, steps = time.monotonic(), 0

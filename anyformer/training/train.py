@@ -19,18 +19,18 @@ from anyformer.core.errors import ConfigError
 from anyformer.core.model import Model
 from anyformer.data.corpus import Corpus, Tokenizers
 from anyformer.models.checkpoint import Checkpoint, open_checkpoint, tokenizers_of
-from anyformer.models.export import roles_of
 from anyformer.models.given import fill_given
-from anyformer.models.load import give_tokenizers
+from anyformer.models.load import give_tokenizers, load
 from anyformer.models.surgery import Surgery
+from anyformer.models.texts import text_info
 from anyformer.recipes.read import read, write
 from anyformer.recipes.schema import Recipe
 from anyformer.runs.folder import RunFolder
 from anyformer.training.board import board
-from anyformer.training.evaluate import refuse_other_text
 from anyformer.training.frozen import added, freeze
 from anyformer.training.loop import Report, Trainer, objective_of
 from anyformer.training.stop import StopRequest
+from anyformer.training.unchanged import guide_hash, refuse_other_guide, refuse_other_text
 
 MAY_CHANGE = ("budget", "evaluate", "snapshots")  # on resume: what does not change the steps already made
 
@@ -88,6 +88,7 @@ def train(
     settled, corpus = prepared(settled, None if source is None else source.tokenizers)
     model = untrained(settled, corpus, device)
     first_weights(model, settled, corpus, source, note)
+    give_guide(model, settled, corpus)
     trainer = Trainer(settled, model, corpus, report)
     with RunFolder.create(
         path,
@@ -95,6 +96,7 @@ def train(
         recipe=write(settled),
         tokenizer=corpus.tokenizer.definition,
         source_tokenizer=None if corpus.tokenizers.source is None else corpus.tokenizers.source.definition,
+        chat_template=None if corpus.tokenizer.chat is None else corpus.tokenizer.chat.source,
         info=_info(model, settled, corpus),
     ) as run:
         return _run(trainer, run, note)
@@ -113,6 +115,8 @@ def _go_on(
     if snapshot is None:
         note(f"{run.path} has no snapshot yet: starting from the beginning")
         first_weights(model, recipe, corpus, source_of(recipe), note)
+    give_guide(model, recipe, corpus)
+    refuse_other_guide(run, model)
     trainer = Trainer(recipe, model, corpus, report)
     if snapshot is None:
         run.rewind_metrics(0)
@@ -144,6 +148,7 @@ def _trained(trainer: Trainer, run: RunFolder, stopped: int | None) -> Trained:
     rate = spent.tokens / max(spent.seconds, 1e-9)
     if (mean := trainer.averaged(run)) is not None:
         trainer.model.load_state_dict(dict(mean))
+    trainer.model.guide = ()  # it has served
     return Trained(run.path, trainer.model.eval(), spent.steps, rate, stopped, metrics)
 
 
@@ -192,6 +197,20 @@ def first_weights(
         recipe.adapt.begin(model, recipe.seed)
 
 
+def give_guide(model: Model, recipe: Recipe, corpus: Corpus[Any]) -> None:
+    """Open what the objective looks at beside the model, frozen."""
+    asked = objective_of(recipe).guide
+    if asked is None:
+        return
+    device = next(model.parameters()).device
+    if asked.path is not None:
+        guide = load(asked.path, device=device)
+    else:
+        guide = untrained(recipe, corpus, str(device))
+        first_weights(guide, recipe, corpus, source_of(recipe), lambda note: None)
+    model.guide = (guide.requires_grad_(False).eval(),)
+
+
 def _refuse_another(before: Recipe, after: Recipe, path: Path, known: bool = True) -> None:
     """Refuse to go on with what would be another run. known: what the data alone says is in both of them."""
     old, new = ({k: v for k, v in recipe.to_dict().items() if k not in MAY_CHANGE} for recipe in (before, after))
@@ -234,7 +253,8 @@ def _info(model: Model, recipe: Recipe, corpus: Corpus[Any]) -> dict[str, Any]:
         **_arithmetic(model),
         "parameters": sum(p.numel() for p in model.parameters()),
         "data": corpus.fingerprint,
-        "roles": roles_of(corpus.tokenizer),
+        "guide": guide_hash(model),
+        **text_info(corpus.tokenizer),
         "seed": recipe.seed,
         "command": sys.argv,
     }

@@ -89,10 +89,26 @@ class Feed(ABC):
         """Where a batch comes from, in words: what to look at when it does harm."""
 
 
+@dataclass(frozen=True)
+class Guide:
+    """A model that the loss looks at beside the one that is trained, and that stays as it is: `model.guide`.
+
+    path: where it is; None: the model itself, as it was when training began. measures: whether `marks` look at it too.
+    """
+
+    path: str | None
+    measures: bool
+
+
 class Objective(ObjectiveSpec, ABC, Generic[T]):
     """T: what a side of the corpus is. asks: the column that a plain text stands for, when it is to be answered."""
 
     asks: ClassVar[str] = "text"
+
+    @property
+    def guide(self) -> Guide | None:
+        """What the loss looks at beside the model; None: nothing."""
+        return None
 
     @abstractmethod
     def corpus(self, data: DataSpec, seed: int, model: ModelSpec, known: Tokenizers | None = None) -> Corpus[T]:

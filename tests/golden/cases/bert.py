@@ -102,6 +102,7 @@ def heads(model_type: str, prefix: str, config: Mapping[str, Any], style: Style 
 
 NUMBER = {"num_labels": 1, "classifier_dropout": 0.4}
 TWO = {"problem_type": "regression", "num_labels": 2}
+MANY = {"problem_type": "multi_label_classification"}
 OFFSET = {**SMALL, "pad_token_id": 3, "type_vocab_size": 1, "hidden_act": "relu"}
 DISTILLED = {
     "vocab_size": 61,
@@ -158,6 +159,7 @@ CASES = (
     Case("bert pretraining", "BertForPreTraining", SMALL, PAIR),
     Case("bert regress", "BertForSequenceClassification", {**SMALL, **NUMBER}, SEGMENTS),
     Case("bert numbers", "BertForSequenceClassification", {**SMALL, **TWO}, SEGMENTS),
+    Case("bert marks", "BertForSequenceClassification", {**SMALL, **CLASSES, **MANY}, SEGMENTS),
     *heads("roberta", "Roberta", OFFSET),
     Case("roberta", "RobertaModel", OFFSET, POOLED),
     Case("xlm-roberta", "XLMRobertaForMaskedLM", {**OFFSET, "type_vocab_size": 2}, SEGMENTS),
