@@ -333,6 +333,7 @@ def test_a_guide_s_products_are_counted_once_and_its_weights_are_not(tmp_path: P
     assert guided.parameters == plain.parameters < whole.parameters
     assert guided.weights == plain.weights
     assert guided.flops_a_token == pytest.approx(plain.flops_a_token + whole.flops_a_token / 3)
+    assert any("of the model that the objective looks at" in note for note in guided.notes)
     trainer = begun(recipe)
     assert trainer.flops_a_token == guided.flops_a_token
     preferences = begun(prefers(tmp_path))

@@ -1,4 +1,4 @@
-"""Weights published in few bits: each number as it was published, one line where that cannot be, and models that run."""
+"""Weights published in few bits: each number as published, one line where that cannot be, and models that run."""
 
 import json
 import math

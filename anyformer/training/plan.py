@@ -90,6 +90,8 @@ def plan(recipe: Recipe, device: torch.device, threads: int | None = None) -> Pl
     flops = sketch.flops_a_token(forward, training.checkpointing) + guide_flops_a_token(recipe, row)
     if forward is None:
         notes.append("what this model computes depends on values; 2 FLOPs a parameter stand for its matrix products")
+    if objective.guide is not None:
+        notes.append("FLOPs count a forward pass of the model that the objective looks at; its memory is not counted")
     fastest = peak(device, training.precision)
     measured, step = 0, flops * tokens_a_step / (STATED * fastest)
     if corpus is not None and step <= SECONDS / 2 and sketch.parameters <= PARAMETERS:
