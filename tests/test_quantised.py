@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -9,11 +10,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from golden.published import quiet
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import anyformer as af
 from anyformer.checkpoints.quantised import MXFP4, BlockFP8
+from anyformer.cli.main import main
+from anyformer.core.errors import InputError
+from anyformer.models.published import declared, open_published, own_form, published
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -141,7 +146,7 @@ OSS = {
     "num_attention_heads": 6,
     "num_key_value_heads": 2,
     "head_dim": 10,
-    "intermediate_size": 32,
+    "intermediate_size": 64,
     "num_local_experts": 3,
     "num_experts_per_tok": 2,
     "sliding_window": 4,
@@ -183,8 +188,6 @@ Tensors = dict[str, Tensor]
 
 def drawn(config: dict[str, Any]) -> Tensors:
     """Plain tensors as files of that type have them."""
-    from anyformer.models.published import declared, published
-
     plain = {key: value for key, value in config.items() if key != "quantization_config"}
     model = declared(plain, "").build(seed=1)
     for at, weight in enumerate(model.parameters()):
@@ -193,7 +196,7 @@ def drawn(config: dict[str, Any]) -> Tensors:
 
 
 def oss() -> tuple[Tensors, Tensors]:
-    """Tensors of a file, quantised and plain."""
+    """Tensors of a file, quantised and plain, with all digits."""
     tensors = drawn(OSS)
     quantised = dict(tensors)
     for at, name in enumerate(name for name in tensors if name.endswith(("gate_up_proj", "down_proj"))):
@@ -202,7 +205,7 @@ def oss() -> tuple[Tensors, Tensors]:
         powers = bytes_of(experts, columns, rows // 32, low=122, high=127, seed=at)
         del quantised[name]
         quantised |= {f"{name}_blocks": blocks, f"{name}_scales": powers}
-        tensors[name] = plain_mxfp4(blocks, powers).bfloat16()
+        tensors[name] = plain_mxfp4(blocks, powers).float()
     return quantised, tensors
 
 
@@ -215,7 +218,7 @@ def deepseek() -> tuple[Tensors, Tensors]:
         q = eights(*tensors[name].shape, seed=at)
         s = scales(-(-len(q) // 8), -(-q.shape[1] // 16)) * 0.02
         quantised |= {name: q, f"{name}_scale_inv": s}
-        tensors[name] = plain_fp8(q, s, (8, 16)).bfloat16()
+        tensors[name] = plain_fp8(q, s, (8, 16))
     more = {
         name.replace("layers.1", "layers.2"): part.clone() for name, part in quantised.items() if "layers.1" in name
     }
@@ -257,12 +260,159 @@ IDS = torch.arange(5, 27).view(2, 11)
 def test_a_quantised_folder_is_its_plain_one(
     kind: str, dtype: torch.dtype | None, folders: dict[str, tuple[Path, Path]]
 ) -> None:
-    quantised, plain = (af.load(folder, dtype=dtype) for folder in folders[kind])
-    assert next(quantised.parameters()).dtype == (dtype or torch.bfloat16)
+    """Every weight to the last bit; what one file has turned is multiplied in another order."""
+    mine, plain = folders[kind]
+    quantised, model = af.load(mine, dtype=dtype), af.load(plain, dtype=dtype or torch.bfloat16)
+    weights = model.state_dict()
+    assert quantised.state_dict().keys() == weights.keys()
+    for name, weight in quantised.state_dict().items():
+        same(weight, weights[name])
     out = quantised(IDS)
     assert out.isfinite().all() and out.std() > 0.1
-    if dtype == torch.float32 and kind == "deepseek_v3":  # with digits that bfloat16 does not have
-        assert not torch.equal(out, plain(IDS))
-        torch.testing.assert_close(out, plain(IDS), rtol=0.0, atol=0.2)
-        return
-    assert torch.equal(out, plain(IDS))
+    close = 1e-5 if dtype == torch.float32 else 0.02
+    torch.testing.assert_close(out, model(IDS), rtol=close, atol=close)
+
+
+def test_transformers_reads_the_same_of_that_folder(folders: dict[str, tuple[Path, Path]]) -> None:
+    """Only of gpt_oss: for the other it wants a graphics card or another package."""
+    library = pytest.importorskip("transformers")
+    quantised, plain = folders["gpt_oss"]
+    with quiet(library):
+        how = {"quantization_config": library.Mxfp4Config(dequantize=True), "dtype": torch.bfloat16}
+        theirs = library.GptOssForCausalLM.from_pretrained(quantised, **how).state_dict()
+    tensors = load_file(plain / FILE)
+    assert theirs.keys() == tensors.keys()
+    for name, tensor in theirs.items():
+        same(tensor, tensors[name].bfloat16())
+
+
+@kinds
+def test_no_more_is_held_than_the_weights(kind: str, folders: dict[str, tuple[Path, Path]]) -> None:
+    """What is made of a tensor of the file does not keep the whole of it."""
+    _, tensors = own_form(open_published(folders[kind][0]), kind, dtype=torch.float32)
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors.values()}
+    assert sum(storage.nbytes() for storage in storages.values()) == sum(tensor.nbytes for tensor in tensors.values())
+
+
+@kinds
+def test_quantised_is_converted_and_reported(
+    kind: str, folders: dict[str, tuple[Path, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is written is plain, as the model type writes it, and of the same numbers."""
+    quantised, plain = folders[kind]
+    assert main(["convert", str(quantised), str(tmp_path / "out"), "--to", "hf"]) == 0
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written["model_type"] == kind and "quantization_config" not in written and written["dtype"] == "bfloat16"
+    ours, theirs = load_file(tmp_path / "out" / FILE), load_file(plain / FILE)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        same(tensor, theirs[name].bfloat16())
+    capsys.readouterr()
+    change = ["--set", "body.blocks.*.mixer.pattern=causal & window(3)", "--surgery", "report"]
+    assert main(["evaluate", str(quantised), *change]) == 0
+    assert capsys.readouterr().out == f"kept: all {len(af.load(quantised).state_dict())} weights\n"
+
+
+# Faults
+
+BLOCKS, POWERS = (f"model.layers.1.mlp.experts.down_proj_{part}" for part in ("blocks", "scales"))
+DENSE = "model.layers.0.mlp.up_proj.weight"
+INVERSE = f"{DENSE}_scale_inv"
+Change = Callable[[Path], object]
+
+
+def config(folder: Path, **changes: Any) -> None:
+    """Other keys of the quantisation."""
+    tree = json.loads((folder / "config.json").read_text())
+    tree["quantization_config"] |= changes
+    (folder / "config.json").write_text(json.dumps(tree))
+
+
+def weights(folder: Path, change: Callable[[Tensors], object]) -> None:
+    tensors = load_file(folder / FILE)
+    change(tensors)
+    save_file({name: tensor.clone() for name, tensor in tensors.items()}, folder / FILE)
+
+
+def putting(name: str, value: float) -> Change:
+    """One number of a tensor is another."""
+
+    def put(tensors: Tensors) -> None:
+        tensor = tensors[name].float()
+        tensor.view(-1)[-1] = value
+        tensors[name] = tensor.to(tensors[name].dtype)
+
+    return lambda folder: weights(folder, put)
+
+
+def without(*names: str) -> Change:
+    return lambda folder: weights(folder, lambda tensors: [tensors.pop(name) for name in names])
+
+
+def cut(name: str) -> Change:
+    return lambda folder: weights(folder, lambda tensors: tensors.update({name: tensors[name][..., :1]}))
+
+
+def cast(name: str, dtype: torch.dtype) -> Change:
+    return lambda folder: weights(folder, lambda tensors: tensors.update({name: tensors[name].float().to(dtype)}))
+
+
+FAULTS: dict[str, tuple[str, Change, str]] = {
+    "gptq": ("gpt_oss", lambda f: config(f, quant_method="gptq"), "quant_method is 'gptq'.*those read are fp8, mxfp4"),
+    "no method": ("gpt_oss", lambda f: config(f, quant_method=None), "quant_method is null"),
+    "a key that nothing reads": ("gpt_oss", lambda f: config(f, bits=4), "nothing here reads 'bits'"),
+    "another format": ("deepseek_v3", lambda f: config(f, fmt="e5m2"), "fmt should be one of 'e4m3'"),
+    "static": ("deepseek_v3", lambda f: config(f, activation_scheme="static"), "activation_scheme should be"),
+    "one scale for all": ("deepseek_v3", lambda f: config(f, weight_block_size=None), "weight_block_size should be"),
+    "blocks of three axes": ("deepseek_v3", lambda f: config(f, weight_block_size=[1, 2, 3]), "weight_block_size"),
+    "other blocks": ("deepseek_v3", lambda f: config(f, weight_block_size=[8, 8]), "blocks of 8 by 8 need"),
+    "no scales": ("gpt_oss", without(POWERS), f"down_proj is quantised, and {POWERS} is missing"),
+    "no blocks": ("gpt_oss", without(BLOCKS), f"down_proj is quantised, and {BLOCKS} is missing"),
+    "no scale": ("deepseek_v3", without(INVERSE), f"{INVERSE} is missing"),
+    "no weight": ("deepseek_v3", without(DENSE), f"{DENSE} is missing"),
+    "fewer scales": ("gpt_oss", cut(POWERS), "blocks should be"),
+    "shorter blocks": ("gpt_oss", cut(BLOCKS), "blocks should be"),
+    "fewer scales of blocks": ("deepseek_v3", cut(INVERSE), r"need floating-point scales of the shape \(4, 2\)"),
+    "scales that are plain": ("gpt_oss", cast(POWERS, torch.float32), "of uint8"),
+    "scales that are whole": ("deepseek_v3", cast(INVERSE, torch.int32), "need floating-point scales"),
+    "weights that are plain": ("deepseek_v3", cast(DENSE, torch.bfloat16), "should be torch.float8_e4m3fn"),
+    "a scale of 255": ("gpt_oss", putting(POWERS, 255), "some scales are 255, which is not a number"),
+    "a scale without end": ("deepseek_v3", putting(INVERSE, math.inf), "some scales are not finite"),
+    "a weight that is none": ("deepseek_v3", putting(DENSE, math.nan), "some weights are not a number"),
+    "plain as well": (
+        "gpt_oss",
+        lambda f: weights(f, lambda t: t.update({BLOCKS.removesuffix("_blocks"): torch.ones(3, 64, 64).bfloat16()})),
+        "stands there plain, and quantised as",
+    ),
+    "a layer that is not built": (
+        "deepseek_v3",
+        without("model.layers.2.eh_proj.weight"),
+        "num_hidden_layers is 2, and the file has model.layers.2.",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_one_clear_line(
+    fault: str, folders: dict[str, tuple[Path, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind, spoil, message = FAULTS[fault]
+    folder = Path(shutil.copytree(folders[kind][0], tmp_path / "copy"))
+    spoil(folder)
+    with pytest.raises(InputError, match=message):
+        af.load(folder)
+    assert main(["evaluate", str(folder), "--surgery", "report"]) == 3
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1 and "Traceback" not in printed.err
+
+
+def test_numbers_of_8_bits_without_a_config_are_no_weights(
+    folders: dict[str, tuple[Path, Path]], tmp_path: Path
+) -> None:
+    """They are half of the weights; without the config that says so, nothing is guessed."""
+    folder = Path(shutil.copytree(folders["deepseek_v3"][0], tmp_path / "copy"))
+    tree = json.loads((folder / "config.json").read_text())
+    del tree["quantization_config"]
+    (folder / "config.json").write_text(json.dumps(tree))
+    with pytest.raises(InputError, match=r"no place for .*_scale_inv"):
+        af.load(folder, dtype=torch.float32)
