@@ -31,6 +31,13 @@ def shared() -> Path:
     return Path(os.environ["ANYFORMER_DATA"])
 
 
+@pytest.fixture
+def beside_stories(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working folder is a new one, with the trained model stories260K in it, as the manual has it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stories260K").symlink_to(shared / "stories260K")
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is made of data is cached away from the user's own cache, once for all tests of this process."""

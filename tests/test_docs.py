@@ -80,12 +80,9 @@ def test_the_commands_of_the_page_on_tables_run(
 
 
 @pytest.mark.needs_shared
-def test_the_commands_of_the_page_on_checkpoints_run(
-    tmp_path: Path, shared: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("beside_stories")
+def test_the_commands_of_the_page_on_checkpoints_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All of them but the one on pickles, in order; what they print is what the page shows."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "stories260K").symlink_to(shared / "stories260K")
     (tmp_path / "my.txt").write_text("Once upon a time there was a little dog. " * 40, "utf-8")
     assert main(["convert", "stories260K", "runs/mine", "--to", "anyformer"]) == 0
     capsys.readouterr()
@@ -99,11 +96,8 @@ def test_the_commands_of_the_page_on_checkpoints_run(
 
 
 @pytest.mark.needs_shared
-def test_the_recipe_of_the_page_on_checkpoints_trains(
-    tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "stories260K").symlink_to(shared / "stories260K")
+@pytest.mark.usefixtures("beside_stories")
+def test_the_recipe_of_the_page_on_checkpoints_trains(tmp_path: Path) -> None:
     (tmp_path / "my.txt").write_text("Once upon a time there was a little dog. " * 400, "utf-8")
     recipes = re.findall(r"```yaml\n(.*?)```", (DOCS / "checkpoints.md").read_text("utf-8"), re.DOTALL)
     assert len(recipes) == 4
@@ -114,12 +108,11 @@ def test_the_recipe_of_the_page_on_checkpoints_trains(
 
 
 @pytest.mark.needs_shared
+@pytest.mark.usefixtures("beside_stories")
 def test_the_conversations_of_the_page_on_checkpoints_are_learnt(
-    tmp_path: Path, shared: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its rows, its recipe and its commands, in order; the answers are those that the page shows."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "stories260K").symlink_to(shared / "stories260K")
     section = (DOCS / "checkpoints.md").read_text("utf-8").partition("## Conversations")[2]
     section = section.partition("\n## ")[0]
     for kind, name in (("json", "talks.jsonl"), ("yaml", "chat.yaml")):
@@ -138,12 +131,11 @@ def test_the_conversations_of_the_page_on_checkpoints_are_learnt(
 
 
 @pytest.mark.needs_shared
+@pytest.mark.usefixtures("beside_stories")
 def test_the_preferences_and_the_student_of_the_page_on_checkpoints_are_trained(
-    tmp_path: Path, shared: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The section's rows, recipes and commands, in order."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "stories260K").symlink_to(shared / "stories260K")
     (tmp_path / "my.txt").write_text("Once upon a time there was a little dog. " * 400, "utf-8")
     section = (DOCS / "checkpoints.md").read_text("utf-8").partition("## Preferences and teachers")[2]
     section = section.partition("\n## ")[0]

@@ -436,11 +436,8 @@ def test_an_image_model_reads_no_text() -> None:
 
 
 @pytest.mark.needs_shared
-def test_the_commands_of_the_page_run(
-    tmp_path: Path, shared: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "stories260K").symlink_to(shared / "stories260K")
+@pytest.mark.usefixtures("beside_stories")
+def test_the_commands_of_the_page_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "my.txt").write_text("Lily has a dog.\nTim sleeps.\n")
     page = (Path(__file__).parents[1] / "docs" / "checkpoints.md").read_text("utf-8")
     section = page.partition("## Sentence vectors")[2].partition("\n## ")[0]

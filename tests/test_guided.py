@@ -3,8 +3,6 @@
 The second implementations know no batches, no padding and no chunks: a text is one call, a softmax is written out.
 """
 
-import json
-import re
 from math import log
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,11 @@ import pytest
 import torch
 from tasks import BPE, TASKS, Task, decoder, encoder, recipe_for, toy_rows, write_rows
 from test_adapters import LORA
+from test_faults_objectives import says_no
 from test_training import same_ending, stop_after
 from torch import Tensor, nn
 
 import anyformer.heads.base
-from anyformer.cli.main import main
 from anyformer.core.errors import ConfigError, InputError
 from anyformer.core.model import Model
 from anyformer.data.prompts import Prompts
@@ -220,24 +218,14 @@ def test_rows_that_prefer_nothing(
     rows = preferred(9, 1)
     rows[3] = {name: text for name, text in (rows[3] | change).items() if text is not None}
     write_rows(tmp_path / "a.jsonl", rows)
-    refused(tmp_path, capsys, recipe, 3, says)
-
-
-def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: Any, code: int, says: str) -> None:
-    """`train` refuses the recipe in one line, and leaves no run."""
-    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe), "utf-8")
-    capsys.readouterr()
-    assert main(["train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run"), "--threads", "1"]) == code
-    line = capsys.readouterr().err.strip()
-    assert re.search(says, line), line
-    assert not (tmp_path / "run").exists()
+    says_no(capsys, tmp_path, recipe, 3, says)
 
 
 def test_preferences_need_a_writer_and_their_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = prefers(tmp_path)
-    refused(tmp_path, capsys, recipe | {"model": encoder("tied")}, 2, "preferences predicts each token from those bef")
+    says_no(capsys, tmp_path, recipe | {"model": encoder("tied")}, 2, "preferences predicts each token from those bef")
     recipe["data"]["columns"] = {"source": "source", "chosen": "chosen"}
-    refused(tmp_path, capsys, recipe, 3, "the data has no column 'rejected'; it has: source, chosen")
+    says_no(capsys, tmp_path, recipe, 3, "the data has no column 'rejected'; it has: source, chosen")
 
 
 # Distillation
@@ -362,7 +350,7 @@ def test_teachers_that_cannot_teach_this(
     recipe = taught(tmp_path, name)
     recipe["objective"] |= changes
     recipe |= {key: {**recipe[key], **value} for key, value in sections.items()}
-    refused(tmp_path, capsys, recipe, 2, says)
+    says_no(capsys, tmp_path, recipe, 2, says)
 
 
 def test_teachers_that_are_not_there_or_speak_another_language(
@@ -370,24 +358,24 @@ def test_teachers_that_are_not_there_or_speak_another_language(
 ) -> None:
     recipe = taught(tmp_path)
     gone = recipe["objective"] | {"teacher": str(tmp_path / "teachers")}
-    refused(tmp_path, capsys, recipe | {"objective": gone}, 3, "teachers: there is no such folder; nearest: 'teacher'")
+    says_no(capsys, tmp_path, recipe | {"objective": gone}, 3, "teachers: there is no such folder; nearest: 'teacher'")
     paths = [write_rows(tmp_path / side, toy_rows(23, n + 7)) for n, side in enumerate(("c.jsonl", "d.jsonl"))]
     train(recipe_for(TASKS["next_token"], *paths, steps=1, training={"length": 12}), tmp_path / "stranger")
-    refused(
-        tmp_path, capsys, recipe | {"model": {"load": str(tmp_path / "stranger")}}, 2, "has another tokenizer than the"
+    says_no(
+        capsys, tmp_path, recipe | {"model": {"load": str(tmp_path / "stranger")}}, 2, "has another tokenizer than the"
     )
     short = {"position": {"kind": "learned", "length": 12}}
     train(recipe_for(TASKS["next_token"], *paths, steps=1, model=short, training={"length": 12}), tmp_path / "short")
     longer = taught(tmp_path, teacher=tmp_path / "short", training={"length": 13})
-    refused(tmp_path, capsys, longer, 2, r"training.length \(13\) is more than the teacher .* can take: .* 12 tokens")
+    says_no(capsys, tmp_path, longer, 2, r"training.length \(13\) is more than the teacher .* can take: .* 12 tokens")
 
 
 def test_classes_are_the_same_in_the_same_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = taught(tmp_path, "classification", objective={"of": "classification"})
     head = {"kind": "classify", "labels": ["yes", "no", "perhaps"]}
-    refused(
-        tmp_path,
+    says_no(
         capsys,
+        tmp_path,
         recipe | {"model": recipe["model"] | {"head": head}},
         2,
         "knows the classes no, perhaps, yes, and the model yes, no, perhaps; .* set model.head.labels",

@@ -284,11 +284,8 @@ def test_the_command_line_with_an_encoder(tmp_path: Path, capsys: pytest.Capture
 
 
 @pytest.mark.needs_shared
-def test_the_commands_of_the_page_run(
-    tmp_path: Path, shared: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "stories260K").symlink_to(shared / "stories260K")
+@pytest.mark.usefixtures("beside_stories")
+def test_the_commands_of_the_page_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "my.txt").write_text("Once upon a time there was a little dog. " * 40, "utf-8")
     case = next(case for case in CASES if case.name == "roberta masked")
     source = stored(case).published(case)

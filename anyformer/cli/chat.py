@@ -9,9 +9,9 @@ from typing import Annotated
 
 from typer import Argument, Context, Option
 
+from anyformer.cli.drawing import MinP, Temperature, TopK, TopP, drawn
 from anyformer.cli.frame import Frame, is_terminal
 from anyformer.cli.opening import Allow, Best, Dtype, Set, Surgery, fetched, how, report
-from anyformer.core.errors import ConfigError
 
 EXAMPLES = (
     'anyformer chat runs/tuned --system "You are brief."',
@@ -29,10 +29,10 @@ def chat(
     system: Annotated[str, Option(help="What the model is told before all else.")] = "",
     tokens: Annotated[int, Option(min=1, help="How many tokens an answer may have.")] = 512,
     greedy: Annotated[bool, Option("--greedy", help="The likeliest token, always.")] = False,
-    temperature: Annotated[float | None, Option(help="Below 1 is safer, above 1 bolder.")] = None,
-    top_k: Annotated[int | None, Option(help="Draw only from the k likeliest.")] = None,
-    top_p: Annotated[float | None, Option(help="Draw only from the fewest that reach this probability.")] = None,
-    min_p: Annotated[float | None, Option(help="Draw only what has this part of the likeliest's probability.")] = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
     repetition_penalty: Annotated[float | None, Option(help="Above 1: less of what was said.")] = None,
     seed: Annotated[int, Option(help="The same seed says the same.")] = 0,
     best: Best = False,
@@ -46,11 +46,7 @@ def chat(
     Blank lines are passed over. What reads like a special token in a line is plain text.
     """
     frame = Frame.of(ctx)
-    drawing = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-    drawn = {name: value for name, value in drawing.items() if value is not None}
-    if greedy and drawn:
-        names = " and ".join(f"--{name.replace('_', '-')}" for name in drawn)
-        raise ConfigError(f"--greedy takes the likeliest token and draws none: leave out {names}")
+    chosen = drawn(greedy, temperature, top_k, top_p, min_p)
     opening = how(frame, best, set, allow, dtype)
     run = fetched(frame, run)
     if surgery is not None:
@@ -64,8 +60,8 @@ def chat(
     found = published_settings(run, tuple(allow or ()))
     known = Sampling() if found is None else found.sampling
     penalty = known.repetition_penalty if repetition_penalty is None else repetition_penalty
-    likeliest = greedy or (known.greedy and not drawn)
-    sampling = replace(known, **drawn, greedy=likeliest, repetition_penalty=penalty)
+    likeliest = greedy or (known.greedy and not chosen)
+    sampling = replace(known, **chosen, greedy=likeliest, repetition_penalty=penalty)
     talk = Chat(load(run, **opening), template=template, system=system, sampling=sampling, seed=seed)
     for line in _lines():
         answer = talk.say(line, tokens, show=None if frame.json else lambda piece: frame.put(piece, end=""))

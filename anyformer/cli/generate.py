@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Context, Option
 
+from anyformer.cli.drawing import MinP, Temperature, TopK, TopP, drawn, options
 from anyformer.cli.frame import Frame
 from anyformer.cli.opening import Allow, Best, Dtype, Set, Surgery, fetched, how, report
 from anyformer.core.errors import ConfigError
@@ -49,10 +50,10 @@ def generate(
     greedy: Annotated[
         bool, Option("--greedy", help="The likeliest token, always; so it is with an encoder, unless it is to draw.")
     ] = False,
-    temperature: Annotated[float | None, Option(help="Below 1 is safer, above 1 bolder.")] = None,
-    top_k: Annotated[int | None, Option(help="Draw only from the k likeliest.")] = None,
-    top_p: Annotated[float | None, Option(help="Draw only from the fewest that reach this probability.")] = None,
-    min_p: Annotated[float | None, Option(help="Draw only what has this part of the likeliest's probability.")] = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
     repetition_penalty: Annotated[
         float | None, Option(help="Above 1: less of what prompt and text have; of beams as well.")
     ] = None,
@@ -81,14 +82,12 @@ def generate(
 ) -> None:
     """Write text after a prompt, or make one of a source, piece by piece as it is made."""
     frame = Frame.of(ctx)
-    drawing = {"--temperature": temperature, "--top-k": top_k, "--top-p": top_p, "--min-p": min_p}
     of_what_is_written = {"--presence-penalty": presence_penalty, "--frequency-penalty": frequency_penalty}
     comparing = {"--length-penalty": length_penalty, "--early-stopping": early_stopping}
-    draws = [name for name, value in drawing.items() if value is not None]
+    chosen = drawn(greedy, temperature, top_k, top_p, min_p)
+    draws = options(chosen)
     changes_logits = [name for name, value in of_what_is_written.items() if value != 0]
     compares = [name for name, value in comparing.items() if value is not None]
-    if greedy and draws:
-        raise ConfigError(f"--greedy takes the likeliest token and draws none: leave out {' and '.join(draws)}")
     if beams is not None and (unused := ["--greedy"] * greedy + draws + changes_logits):
         raise ConfigError(f"--beams looks for the likeliest text and draws none: leave out {' and '.join(unused)}")
 
@@ -101,11 +100,10 @@ def generate(
     run = fetched(frame, run)
     found = published_settings(run, tuple(allow or ()))
     penalty = {} if repetition_penalty is None else {"repetition_penalty": repetition_penalty}
-    drawn = {name[2:].replace("-", "_"): value for name, value in drawing.items() if value is not None}
     sampling = replace(
         Sampling() if found is None else found.sampling,
         **penalty,
-        **drawn,
+        **chosen,
         presence_penalty=presence_penalty,
         frequency_penalty=frequency_penalty,
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from anyformer.core.errors import InputError
 from anyformer.core.spec import DataSpec, TokenizerSpec
@@ -41,6 +42,33 @@ class TextData(DataSpec, ABC):
     @abstractmethod
     def elsewhere(self, path: str) -> TextData:
         """The same kind of data at another path, all of it held out: what a finished run is measured on."""
+
+
+class InFiles(TextData, ABC):
+    """Rows in files.
+
+    path: the files, in whatever form the data names them. validation_path: those that are held out, instead of a
+    fraction.
+    """
+
+    path: Any
+    validation_path: Any
+
+    def rows(self) -> Iterator[Row]:
+        """Line by line, files in the order of `path` and sorted within a folder."""
+        return self._rows(self.path, "data.path")
+
+    def validation(self) -> Iterator[Row] | None:
+        if self.validation_path is None:
+            return None
+        return self._rows(self.validation_path, "data.validation_path")
+
+    def elsewhere(self, path: Any) -> InFiles:
+        return dataclasses.replace(self, path=path, validation_path=None, held_out=1.0)
+
+    @abstractmethod
+    def _rows(self, paths: Any, field: str) -> Iterator[Row]:
+        """The rows of some files. field: where they are named, for messages."""
 
 
 def written(row: Row) -> str:

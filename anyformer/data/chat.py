@@ -189,8 +189,7 @@ def speaking(tokenizer: TextTokenizer, template: str | None, where: str = "the c
 
 def _quoted(messages: Sequence[Message], tokenizer: TextTokenizer) -> tuple[Sequence[Message], str]:
     """Messages with a mark around what reads like a special token, and the mark; "" where nothing does."""
-    known = sorted(tokenizer.controls, key=len, reverse=True)
-    find = re.compile("|".join(map(re.escape, known)) or "(?!)")
+    find = re.compile(_any_of(tokenizer) or "(?!)")
     texts = "".join(value for message in messages for value in message.values())
     if not find.search(texts):
         return messages, ""
@@ -198,6 +197,11 @@ def _quoted(messages: Sequence[Message], tokenizer: TextTokenizer) -> tuple[Sequ
     if mark is None:
         raise InputError("the conversation holds every character that Unicode leaves to private use")
     return [{name: find.sub(rf"{mark}\g<0>{mark}", value) for name, value in m.items()} for m in messages], mark
+
+
+def _any_of(tokenizer: TextTokenizer) -> str:
+    """A pattern of what reads like a special token, the longest first; "" where there is none."""
+    return "|".join(map(re.escape, sorted(tokenizer.controls, key=len, reverse=True)))
 
 
 def _encoded(text: str, mark: str, tokenizer: TextTokenizer) -> tuple[list[int], Offsets]:
@@ -209,8 +213,8 @@ def _encoded(text: str, mark: str, tokenizer: TextTokenizer) -> tuple[list[int],
     if not mark:
         return tokenizer.encode_with_offsets(text, special=True)
     pieces: list[tuple[int, int, bool]] = []
-    at, known = 0, "|".join(map(re.escape, sorted(tokenizer.controls, key=len, reverse=True)))
-    for found in re.finditer(f"{mark}({known}){mark}|{mark}", text):
+    at = 0
+    for found in re.finditer(f"{mark}({_any_of(tokenizer)}){mark}|{mark}", text):
         pieces.append((at, found.start(), True))
         if found[1] is not None:
             pieces.append((*found.span(1), False))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from anyformer.core.errors import InputError
 from anyformer.core.roles import Tokenizer
 from anyformer.core.spec import Fraction, spec
-from anyformer.data.base import Row, TextData
+from anyformer.data.base import InFiles, Row
 from anyformer.data.chat import Message, checked
 from anyformer.data.reading import find
 from anyformer.data.records import json_lines
@@ -22,7 +21,7 @@ SPEAKERS = {"human": "user", "gpt": "assistant"}
 
 
 @spec
-class Conversations(TextData):
+class Conversations(InFiles):
     """A row is an object on a line of a JSONL file: its `messages`, or ShareGPT's `conversations`.
 
     A message has a `role` (system, user, assistant, tool) and a `content`, in ShareGPT's form `from` and `value`. The
@@ -35,18 +34,6 @@ class Conversations(TextData):
     tokenizer: Tokenizer = Bytes()
     held_out: Fraction = 0.1
     source: str = ""
-
-    def rows(self) -> Iterator[Row]:
-        """Line by line, files in the order of `path` and sorted within a folder."""
-        return self._rows(self.path, "data.path")
-
-    def validation(self) -> Iterator[Row] | None:
-        if self.validation_path is None:
-            return None
-        return self._rows(self.validation_path, "data.validation_path")
-
-    def elsewhere(self, path: str) -> Conversations:
-        return dataclasses.replace(self, path=path, validation_path=None, held_out=1.0)
 
     def _rows(self, paths: Paths, field: str) -> Iterator[Row]:
         paths, found = (paths,) if isinstance(paths, str) else paths, False

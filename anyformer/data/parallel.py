@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -11,14 +10,14 @@ from typing import Literal
 from anyformer.core.errors import ConfigError, InputError
 from anyformer.core.roles import Tokenizer
 from anyformer.core.spec import Fraction, spec
-from anyformer.data.base import Row, TextData
+from anyformer.data.base import InFiles, Row
 from anyformer.data.reading import locate, read_lines
 from anyformer.data.text import Name
 from anyformer.data.tokenizers.bytes import Bytes
 
 
 @spec
-class Parallel(TextData):
+class Parallel(InFiles):
     """A row is a line of each of two files: the columns `source` and `target`.
 
     path: the file of the sources and that of the targets, each packed by gzip or not, found as those of `text`.
@@ -35,24 +34,15 @@ class Parallel(TextData):
     errors: Literal["strict", "replace"] = "strict"
     source: str = ""
 
-    def rows(self) -> Iterator[Row]:
-        """Line by line."""
-        return self._rows(self.path, "data.path")
-
-    def validation(self) -> Iterator[Row] | None:
-        if self.validation_path is None:
-            return None
-        return self._rows(self.validation_path, "data.validation_path")
-
-    def elsewhere(self, path: str) -> Parallel:
+    def elsewhere(self, path: str) -> InFiles:
         """path: both files, with a comma between."""
         pair = tuple(part.strip() for part in path.split(","))
         if len(pair) != 2 or not all(pair):
             raise ConfigError(f"{path!r} should name two files with a comma between: SOURCE,TARGET")
-        return dataclasses.replace(self, path=pair, validation_path=None, held_out=1.0)
+        return super().elsewhere(pair)
 
-    def _rows(self, pair: tuple[str, str], field: str) -> Iterator[Row]:
-        source, target = (self._file(path, f"{field}.{side}") for side, path in enumerate(pair))
+    def _rows(self, paths: tuple[str, str], field: str) -> Iterator[Row]:
+        source, target = (self._file(path, f"{field}.{side}") for side, path in enumerate(paths))
         lines = zip_longest(read_lines(source, self.errors), read_lines(target, self.errors))
         found = False
         for number, (left, right) in enumerate(lines, 1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -11,7 +10,7 @@ from pydantic import Field, model_validator
 from anyformer.core.errors import ConfigError, InputError
 from anyformer.core.roles import Tokenizer
 from anyformer.core.spec import Fraction, spec
-from anyformer.data.base import Row, TextData
+from anyformer.data.base import InFiles, Row
 from anyformer.data.reading import find
 from anyformer.data.records import FORMATS, Format, chosen, delimited, format_of, json_lines
 from anyformer.data.text import Name
@@ -21,7 +20,7 @@ Paths = Name | Annotated[tuple[Name, ...], Field(min_length=1)]
 
 
 @spec
-class Table(TextData):
+class Table(InFiles):
     """A row is a line of a TSV or CSV file, or an object on a line of a JSONL file; each may be packed by gzip.
 
     path: files and folders, found as those of `text`. validation_path: those that are held out, instead of a fraction.
@@ -46,18 +45,6 @@ class Table(TextData):
         if self.names is not None and len({*self.names}) < len(self.names):
             raise ValueError(f"names ({', '.join(self.names)}) must differ from each other")
         return self
-
-    def rows(self) -> Iterator[Row]:
-        """Line by line, files in the order of `path` and sorted within a folder."""
-        return self._rows(self.path, "data.path")
-
-    def validation(self) -> Iterator[Row] | None:
-        if self.validation_path is None:
-            return None
-        return self._rows(self.validation_path, "data.validation_path")
-
-    def elsewhere(self, path: str) -> Table:
-        return dataclasses.replace(self, path=path, validation_path=None, held_out=1.0)
 
     def _rows(self, paths: Paths, field: str) -> Iterator[Row]:
         columns, found = self.columns, False

@@ -5,63 +5,35 @@ The loss of a row is the mean over its K classes of -log p where the text has th
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from anyformer.core.context import Where
-from anyformer.core.head import Head
-from anyformer.core.linear import Linear
-from anyformer.core.roles import Norm
-from anyformer.core.spec import Fraction, HeadSpec, Site, spec
-from anyformer.feedforward.activations import Activation
+from anyformer.core.spec import Site, spec
 from anyformer.heads.base import Labels, count
-from anyformer.heads.pooling import WHOLE, Pool, Pooler
-from anyformer.norms.nothing import NoNorm
+from anyformer.heads.pooling import PooledHead, PooledSpec
 
 
 @spec
-class Mark(HeadSpec):
+class Mark(PooledSpec):
     """Every class that a text has, each decided by itself.
 
-    labels: the names of the classes. hidden, activation, dropout, hidden_bias, norm: as `classify` has them.
+    labels: the names of the classes.
     """
 
-    EXEMPT: ClassVar = WHOLE
-
     labels: Labels
-    pool: Pool = "first"
-    hidden: bool = False
-    activation: Activation = "tanh"
-    dropout: Fraction = 0.0
-    bias: bool = True
-    hidden_bias: bool = True
-    norm: Norm = NoNorm()
 
     @classmethod
     def examples(cls) -> tuple[Mark, ...]:
         return (cls(labels=("rude", "long", "late"), hidden=True),)
 
     def build(self, at: Site) -> MarkHead:
-        return MarkHead(self, at)
+        return MarkHead(self, at, count(self.labels, at))
 
 
-class MarkHead(Head):
-    """pooler, then out: (K, C)."""
-
-    pools = True
-
-    def __init__(self, spec: Mark, at: Site) -> None:
-        super().__init__(at)
-        hidden = spec.activation, spec.hidden_bias, spec.norm
-        self.pooler = Pooler(at.at("pooler"), spec.pool, spec.hidden, spec.dropout, *hidden)
-        self.out = Linear(at.at("out"), "K", "C", {"K": count(spec.labels, at), "C": at.width}, spec.bias)
-
-    def forward(self, h: Tensor, where: Where) -> Tensor:
-        """(B, T, C) -> logits (B, K)."""
-        return self.out(self.pooler(h, where))
+class MarkHead(PooledHead):
+    """A logit for each class."""
 
     def loss(self, h: Tensor, targets: Tensor, where: Where, smoothing: float = 0.0) -> Tensor:
         """(B,) of targets (B, K): 1 where the text has the class, else 0."""

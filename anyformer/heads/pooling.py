@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from math import inf
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from anyformer.core.context import BEYOND, Where
+from anyformer.core.head import Head
 from anyformer.core.layer import Part
 from anyformer.core.linear import Linear
-from anyformer.core.spec import NormSpec, Ref, Site
+from anyformer.core.roles import Norm
+from anyformer.core.spec import Fraction, HeadSpec, NormSpec, Ref, Site, spec
 from anyformer.feedforward.activations import FUNCTIONS, Activation
 from anyformer.norms.nothing import NoNorm
 
@@ -88,3 +91,39 @@ class Pooler(Part):
         if self.dense is not None:
             x = self.activation(self.dense(x))
         return F.dropout(self.norm(x), self.dropout, self.training)
+
+
+@spec
+class PooledSpec(HeadSpec, ABC):
+    """What is said of a whole text, read off one vector of it.
+
+    hidden: BERT's a(W p + b) before it. activation: a; RoBERTa has tanh, ELECTRA gelu, DistilBERT relu. dropout: of
+    what it is read off. hidden_bias: b. norm: of what is before it (ModernBERT).
+    """
+
+    EXEMPT: ClassVar = WHOLE
+
+    pool: Pool = "first"
+    hidden: bool = False
+    activation: Activation = "tanh"
+    dropout: Fraction = 0.0
+    bias: bool = True
+    hidden_bias: bool = True
+    norm: Norm = NoNorm()
+
+
+class PooledHead(Head, ABC):
+    """pooler, then out: (K, C)."""
+
+    pools = True
+
+    def __init__(self, spec: PooledSpec, at: Site, size: int) -> None:
+        """size: K."""
+        super().__init__(at)
+        hidden = spec.activation, spec.hidden_bias, spec.norm
+        self.pooler = Pooler(at.at("pooler"), spec.pool, spec.hidden, spec.dropout, *hidden)
+        self.out = Linear(at.at("out"), "K", "C", {"K": size, "C": at.width}, spec.bias)
+
+    def forward(self, h: Tensor, where: Where) -> Tensor:
+        """(B, T, C) -> (B, K)."""
+        return self.out(self.pooler(h, where))

@@ -5,61 +5,33 @@ The loss of a row is the mean over its K numbers of (y - target)².
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
 from anyformer.core.context import Where
-from anyformer.core.head import Head
-from anyformer.core.linear import Linear
-from anyformer.core.roles import Norm
-from anyformer.core.spec import Fraction, HeadSpec, Site, Size, spec
-from anyformer.feedforward.activations import Activation
-from anyformer.heads.pooling import WHOLE, Pool, Pooler
-from anyformer.norms.nothing import NoNorm
+from anyformer.core.spec import Site, Size, spec
+from anyformer.heads.pooling import PooledHead, PooledSpec
 
 
 @spec
-class Regress(HeadSpec):
+class Regress(PooledSpec):
     """Numbers for each text, with a squared error (as BERT for STS-B; Devlin et al. 2019).
 
-    outputs: how many numbers. hidden, activation, dropout, hidden_bias, norm: as `classify` has them.
+    outputs: how many numbers.
     """
 
-    EXEMPT: ClassVar = WHOLE
-
     outputs: Size = 1
-    pool: Pool = "first"
-    hidden: bool = False
-    activation: Activation = "tanh"
-    dropout: Fraction = 0.0
-    bias: bool = True
-    hidden_bias: bool = True
-    norm: Norm = NoNorm()
 
     @classmethod
     def examples(cls) -> tuple[Regress, ...]:
         return (cls(outputs=2, pool="mean"),)
 
     def build(self, at: Site) -> RegressHead:
-        return RegressHead(self, at)
+        return RegressHead(self, at, self.outputs)
 
 
-class RegressHead(Head):
-    """pooler, then out: (K, C)."""
-
-    pools = True
-
-    def __init__(self, spec: Regress, at: Site) -> None:
-        super().__init__(at)
-        hidden = spec.activation, spec.hidden_bias, spec.norm
-        self.pooler = Pooler(at.at("pooler"), spec.pool, spec.hidden, spec.dropout, *hidden)
-        self.out = Linear(at.at("out"), "K", "C", {"K": spec.outputs, "C": at.width}, spec.bias)
-
-    def forward(self, h: Tensor, where: Where) -> Tensor:
-        """(B, T, C) -> (B, K)."""
-        return self.out(self.pooler(h, where))
+class RegressHead(PooledHead):
+    """Numbers as they are."""
 
     def loss(self, h: Tensor, targets: Tensor, where: Where, smoothing: float = 0.0) -> Tensor:
         """(B,) of targets (B, K), numbers; (B,) will do where K is 1. Every number counts, -100 too."""

@@ -15,17 +15,18 @@ from glob import escape
 from pathlib import Path
 
 from anyformer.checkpoints.files import INDEX, SINGLE, read_json
+from anyformer.checkpoints.pickles import BIN, BIN_INDEX
 from anyformer.checkpoints.tokenizers import SENTENCEPIECE, SETTINGS, WHOLE
 from anyformer.core.errors import InputError, ResourceError
 from anyformer.core.tables import nearest
 from anyformer.models import sentences
 from anyformer.models.published import CONFIG
-from anyformer.models.texts import GENERATION
+from anyformer.models.texts import GENERATION, TEMPLATE
 
 PREFIX = "hf:"  # says that a name is the hub's
 SMALL = (
     *(CONFIG, GENERATION, INDEX, WHOLE, SETTINGS, *SENTENCEPIECE, "vocab.json", "merges.txt", "vocab.txt"),
-    "chat_template.jinja",
+    TEMPLATE,
     *(sentences.MODULES, sentences.SETTINGS, sentences.GENERAL),
 )
 
@@ -90,7 +91,7 @@ def _fetched(name: Name, pickles: bool, bar: bool) -> Path:
 
     what = f"{name.repository}@{name.revision}" if name.revision else name.repository
     try:
-        bins = _pickles() if pickles else ()
+        bins = (BIN, BIN_INDEX) if pickles else ()
         folder = fetch(name.revision, *SMALL, *bins[1:])
         commit = folder.name  # from here on the same, whatever is published meanwhile
         fetch(commit, *_weights(folder, INDEX, SINGLE))
@@ -144,12 +145,6 @@ def _bars(shown: bool) -> Iterator[None]:
     finally:
         if hide:
             enable_progress_bars()
-
-
-def _pickles() -> tuple[str, str]:
-    from anyformer.checkpoints.pickles import BIN, BIN_INDEX
-
-    return BIN, BIN_INDEX
 
 
 def _weights(folder: Path, index: str, single: str) -> list[str]:

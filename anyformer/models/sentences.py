@@ -22,9 +22,9 @@ from anyformer.core.spec import ModelSpec
 from anyformer.feedforward.activations import Activation
 from anyformer.heads.pooling import Pool
 from anyformer.heads.sentence import Sentence
+from anyformer.models.published import CONFIG
 
 MODULES, SETTINGS, GENERAL = "modules.json", "sentence_*_config.json", "config_sentence_transformers.json"
-CONFIG = "config.json"
 KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
 POOLS: dict[str, Pool] = {"cls": "first", "mean": "mean", "max": "max", "lasttoken": "last"}
 FLAGS: dict[str, Pool] = {

@@ -24,7 +24,7 @@ from anyformer.data.base import Row
 from anyformer.data.tokenizer import TextTokenizer
 from anyformer.heads.pooling import Pool, pool
 from anyformer.heads.sentence import SentenceHead
-from anyformer.training.objectives.inputs import marked
+from anyformer.training.objectives.inputs import around
 from anyformer.training.objectives.rows import text_of
 
 AHEAD = 2048  # texts that are read and put in order of length
@@ -77,7 +77,7 @@ class Embedder:
             raise InputError("this model reads no text: it has no tokenizer, or what enters is no text")
         bounds = (model.enter_source.longest if with_encoder else model.longest, model.spec.to_dict().get("context"))
         longest = min((bound for bound in bounds if bound is not None), default=None)
-        return Embedder(model, tokenizer, _pooling(model, pool, normalize), longest, *_around(tokenizer))
+        return Embedder(model, tokenizer, _pooling(model, pool, normalize), longest, *around(tokenizer))
 
     @torch.no_grad()
     def vectors(self, texts: Iterable[Text]) -> Iterator[Tensor | InputError]:
@@ -126,16 +126,6 @@ class Embedder:
         else:
             found = self.model.read(ids, self.pooled, lengths=lengths)
         return found.cpu()
-
-
-def _around(tokenizer: TextTokenizer) -> tuple[Sequence[int], Sequence[int]]:
-    """What a published tokenizer puts before and after a text; else what training has put there."""
-    roles = tokenizer.roles
-    if roles.before is not None and roles.after is not None:
-        return roles.before, roles.after
-    ids = marked(tokenizer, [[-1]])["ids"].tolist()
-    at = ids.index(-1)
-    return ids[:at], ids[at + 1 :]
 
 
 def batches(rows: Sequence[tuple[int, list[int]]]) -> Iterator[Sequence[tuple[int, list[int]]]]:

@@ -105,9 +105,12 @@ class Sketch:
         return Forward(rows * length, counter.get_total_flops(), sum(memory.nbytes() for memory in kept.values()))
 
     def flops_a_token(self, forward: Forward | None, checkpointing: bool) -> float:
-        """Of training; 2 a parameter and pass where nothing could be counted."""
-        a_token = 2 * self.parameters if forward is None else forward.flops / forward.tokens
-        return a_token * (4 if checkpointing else 3)
+        """Of training."""
+        return self.pass_a_token(forward) * (4 if checkpointing else 3)
+
+    def pass_a_token(self, forward: Forward | None) -> float:
+        """Of one forward pass; 2 a parameter where nothing could be counted."""
+        return 2 * self.parameters if forward is None else forward.flops / forward.tokens
 
     def activations(self, forward: Forward, training: Training) -> int:
         """Bytes kept at most from a batch's forward pass, which was counted without checkpointing.

@@ -273,7 +273,7 @@ def guide_flops_a_token(recipe: Recipe, row: int) -> float:
     if guide is None:
         return 0.0
     sketch = Sketch(recipe.adapted if guide.path is None else declaration(guide.path))
-    return sketch.flops_a_token(sketch.forward(training.batch, row, training.precision), False) / 3  # one pass of three
+    return sketch.pass_a_token(sketch.forward(training.batch, row, training.precision))
 
 
 def _group(snapshot: Snapshot, name: str) -> dict[str, Tensor]:

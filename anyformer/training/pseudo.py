@@ -22,6 +22,7 @@ from anyformer.core.errors import ConfigError
 from anyformer.core.model import Model
 from anyformer.data.token_file import TokenFile
 from anyformer.data.tokenizer import TextTokenizer
+from anyformer.training.objectives.inputs import around
 from anyformer.training.objectives.masked import word_starts
 from anyformer.training.objectives.streams import check_words, longest_of
 from anyformer.training.reading import Reading, Scores, documents_of, refuse_wide
@@ -102,12 +103,3 @@ class Pseudo(Reading):
             return head.loss(h[torch.arange(len(h), device=device), at][:, None], wanted, where)
 
         return model.read(rows, read)[:, 0].double().cpu().numpy()
-
-
-def around(tokenizer: TextTokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The marks before and after all that an encoder reads."""
-    before, after = tokenizer.roles.before, tokenizer.roles.after
-    if before is not None and after is not None:
-        return before, after
-    start, separator = (() if token is None else (token,) for token in (tokenizer.start, tokenizer.separator))
-    return start, separator

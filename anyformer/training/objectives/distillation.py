@@ -18,6 +18,7 @@ from anyformer.core.spec import DataSpec, Fraction, ModelSpec, Positive, from_di
 from anyformer.data.base import Row
 from anyformer.training.objectives.base import IGNORED, Batch, Coder, Feed, Guide, Objective
 from anyformer.training.objectives.classification import Classification, labels_of
+from anyformer.training.objectives.inputs import given
 from anyformer.training.objectives.masked import Masked
 from anyformer.training.objectives.next_token import NextToken
 from anyformer.training.objectives.streams import longest_of
@@ -181,8 +182,7 @@ def _read(model: Model, tensors: Tensors, **how: Any) -> tuple[Tensor, Callable[
     from anyformer.heads.base import TokenHead
 
     head = answering(model)
-    told: dict[str, Any] = {"lengths": tensors["lengths"]} if "lengths" in tensors else {}
-    told["labels"] = {name: tensors[name] for name in model.labels if name in tensors}
+    told = given(model, tensors)
     if isinstance(head, TokenHead):
         return model.read(tensors["ids"], lambda h, where: h.flatten(0, 1), **told, **how), head.logits
     return model.read(tensors["ids"], head, **told, **how), lambda logits: logits

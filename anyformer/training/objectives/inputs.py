@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anyformer.training.objectives.base import IGNORED
 from anyformer.training.objectives.rows import text_of
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from anyformer.data.examples import Example, Examples
     from anyformer.data.tokenizer import TextTokenizer
     from anyformer.training.objectives.base import Tensors
+    from anyformer.training.objectives.rows import Arrays
 
 
 def text_or_pair(row: Row, tokenizer: TextTokenizer) -> Example:
@@ -48,7 +50,28 @@ def inputs(examples: Examples, rows: NDArray[np.int64], length: int) -> dict[str
     return arrays if (lengths == ids.shape[1]).all() else arrays | {"lengths": lengths}
 
 
+def after_prompt(whole: NDArray[np.int64], prompts: NDArray[np.int64]) -> Arrays:
+    """`ids` (…, T), `prefix` and `targets` of prompts with their answers (…, T + 1), IGNORED behind them.
+
+    prompts: (…, 1), how long they are; what comes after them is asked for.
+    """
+    places = np.arange(whole.shape[-1] - 1)
+    targets = np.where(places < prompts - 1, IGNORED, whole[..., 1:])
+    prefix = np.broadcast_to(places < prompts, targets.shape).astype(np.int64)
+    return {"ids": whole[..., :-1].clip(min=0), "prefix": prefix, "targets": targets}
+
+
 def given(model: Model, tensors: Tensors) -> dict[str, Any]:
-    """What a model is told beside the ids of its inputs."""
+    """What a model is told beside the ids of its inputs: their lengths, and of its labels those that there are."""
     said: dict[str, Any] = {"lengths": tensors["lengths"]} if "lengths" in tensors else {}
-    return said | ({"labels": {"segment": tensors["segment"]}} if "segment" in model.labels else {})
+    labels = {name: tensors[name] for name in model.labels if name in tensors}
+    return said | ({"labels": labels} if labels else {})
+
+
+def around(tokenizer: TextTokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The marks before and after a text that an encoder reads: a published tokenizer's, else those of training."""
+    before, after = tokenizer.roles.before, tokenizer.roles.after
+    if before is not None and after is not None:
+        return before, after
+    start, separator = (() if token is None else (token,) for token in (tokenizer.start, tokenizer.separator))
+    return start, separator

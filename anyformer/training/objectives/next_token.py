@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from anyformer.core.errors import ConfigError
 from anyformer.core.spec import spec
 from anyformer.training.objectives.base import IGNORED, Batch, token_marks
+from anyformer.training.objectives.inputs import given
 from anyformer.training.objectives.streams import StreamObjective, Window, check_words
 from anyformer.training.scores import per_token
 
@@ -64,5 +65,4 @@ def check_writer(model: Model, objective: str) -> None:
 
 def token_losses(model: Model, tensors: Tensors, checkpoint: bool = False, tape: Tape | None = None) -> Tensor:
     """(B, T): nats, 0 where nothing is predicted."""
-    labels = {"document": tensors["document"]} if "document" in tensors else None
-    return model.losses(tensors["ids"], tensors["targets"], labels=labels, checkpoint=checkpoint, tape=tape)
+    return model.losses(tensors["ids"], tensors["targets"], checkpoint=checkpoint, tape=tape, **given(model, tensors))

@@ -17,6 +17,7 @@ from anyformer.core.spec import Fraction, Positive, spec
 from anyformer.data.base import Row
 from anyformer.data.examples import padded
 from anyformer.training.objectives.base import IGNORED, Coder, Guide
+from anyformer.training.objectives.inputs import after_prompt, given
 from anyformer.training.objectives.next_token import check_writer
 from anyformer.training.objectives.rows import Arrays, RowObjective, TooLong, text_of
 from anyformer.training.objectives.seq2seq import ends
@@ -75,11 +76,7 @@ class Preferences(RowObjective):
     def wanted(self, examples: Examples, rows: NDArray[np.int64], length: int) -> tuple[Arrays, int]:
         wholes = [examples.columns[side][int(row)][: length + 1] for row in rows for side in SIDES]
         whole = padded(wholes, IGNORED)[0].reshape(len(rows), len(SIDES), -1)  # (B, 2, T + 1)
-        prompts = examples.lengths("prompt", rows)[:, None, None]
-        places = np.arange(whole.shape[-1] - 1)
-        targets = np.where(places < prompts - 1, IGNORED, whole[..., 1:])
-        prefix = np.broadcast_to(places < prompts, targets.shape).astype(np.int64)
-        return {"ids": whole[..., :-1].clip(min=0), "prefix": prefix, "targets": targets}, len(rows)
+        return after_prompt(whole, examples.lengths("prompt", rows)[:, None, None]), len(rows)
 
     def said(self, model: Model, tensors: Tensors, rows: Sequence[Row], coder: Coder) -> list[dict[str, Any]]:
         raise ConfigError("a model of preferences goes on with texts, which `generate` writes")
@@ -115,15 +112,9 @@ class Preferences(RowObjective):
 
 def _lead(model: Model, tensors: Tensors, checkpoint: bool = False, tape: Tape | None = None) -> Tensor:
     """(B,): log p(c|x) - log p(r|x)."""
-    targets = tensors["targets"]
-    nats = model.losses(
-        tensors["ids"].flatten(0, 1),
-        targets.flatten(0, 1),
-        labels={"prefix": tensors["prefix"].flatten(0, 1)} if "prefix" in model.labels else None,
-        checkpoint=checkpoint,
-        tape=tape,
-    )
-    chosen, rejected = nats.view_as(targets).sum(-1).unbind(1)
+    flat = {name: tensor.flatten(0, 1) for name, tensor in tensors.items()}
+    nats = model.losses(flat["ids"], flat["targets"], checkpoint=checkpoint, tape=tape, **given(model, flat))
+    chosen, rejected = nats.view_as(tensors["targets"]).sum(-1).unbind(1)
     return rejected - chosen
 
 

@@ -16,7 +16,7 @@ from anyformer.core.spec import Fraction, Size, spec
 from anyformer.data.base import Row
 from anyformer.training.bleu import reference
 from anyformer.training.objectives.base import IGNORED, Coder
-from anyformer.training.objectives.inputs import padded
+from anyformer.training.objectives.inputs import after_prompt, given, padded
 from anyformer.training.objectives.next_token import check_writer
 from anyformer.training.objectives.rows import Arrays, TooLong, text_of
 from anyformer.training.objectives.seq2seq import ends
@@ -61,11 +61,9 @@ class Prompted(WritingObjective):
 
     def wanted(self, examples: Examples, rows: NDArray[np.int64], length: int) -> tuple[Arrays, int]:
         whole, _ = padded(examples, "whole", rows, length + 1, IGNORED)
-        prompts = examples.lengths("prompt", rows)[:, None]
-        places = np.arange(whole.shape[1] - 1)
-        targets = np.where(places < prompts - 1, IGNORED, whole[:, 1:])
-        arrays = {"ids": whole[:, :-1].clip(min=0), "prefix": (places < prompts).astype(np.int64), "targets": targets}
-        return arrays | {"references": examples.padded("reference", rows, -1)}, int((targets != IGNORED).sum())
+        arrays = after_prompt(whole, examples.lengths("prompt", rows)[:, None])
+        count = int((arrays["targets"] != IGNORED).sum())
+        return arrays | {"references": examples.padded("reference", rows, -1)}, count
 
     def check(self, model: Model) -> None:
         check_writer(model, "prompted")
@@ -78,7 +76,7 @@ class Prompted(WritingObjective):
             tensors["ids"],
             tensors["targets"],
             smoothing=smoothing,
-            labels={"prefix": tensors["prefix"]} if "prefix" in model.labels else None,
             checkpoint=checkpoint,
             tape=tape,
+            **given(model, tensors),
         )
