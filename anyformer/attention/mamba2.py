@@ -162,7 +162,7 @@ class CausalConv(Part):
 
     def start(self, text: Tensor, dtype: torch.dtype) -> Recent:
         channels, _, kernel = self.weight.shape
-        shape = len(text), kernel - 1
+        shape = text.shape[0], kernel - 1
         return Recent(self.weight.new_zeros(*shape, channels, dtype=dtype), text.new_full(shape, -1))
 
     def forward(self, x: Tensor, texts: Tensor, past: Recent, straight: bool) -> tuple[Tensor, Recent]:

@@ -110,7 +110,7 @@ class PatchEmbedding(Modality):
             own = len(self.placed)
             patches = patches + self.resized(self.position[own:], cells)
             front[:own] = [token + place for token, place in zip(front, self.position[:own], strict=False)]
-        return torch.cat([*(token.to(patches.dtype).expand(len(x), -1, -1) for token in front), patches], 1)
+        return torch.cat([*(token.to(patches.dtype).expand(x.shape[0], -1, -1) for token in front), patches], 1)
 
     def cut(self, x: Tensor, cells: tuple[int, int]) -> Tensor:
         """(B, K, height, width) -> (B, N, K P P)."""

@@ -66,9 +66,9 @@ class ProbeHead(Head):
 
     def forward(self, h: Tensor, where: Where) -> Tensor:
         """(B, T, C) -> (B, C)."""
-        time = where.time.new_zeros(len(h), 1)
+        time = where.time.new_zeros(h.shape[0], 1)
         ctx = Context(Where(time, time[..., None], {}), {TOKENS: Source(h, where)})
-        x, _ = self.attention(self.probe.to(h.dtype).expand(len(h), 1, -1), ctx)
+        x, _ = self.attention(self.probe.to(h.dtype).expand(h.shape[0], 1, -1), ctx)
         x = (x + self.ff(self.norm(x), ctx)[0])[:, 0]
         return F.normalize(x, dim=-1) if self.unit else x
 

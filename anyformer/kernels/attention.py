@@ -126,7 +126,7 @@ def _mask(region: Region, seen: Tensor, dtype: torch.dtype) -> Tensor:
     mask = scores.masked_fill(~seen, least)
     if region.sink is None:
         return mask
-    size = len(mask), len(region.sink), mask.shape[2]
+    size = mask.shape[0], len(region.sink), mask.shape[2]
     return torch.cat([mask.expand(*size, -1), region.sink.to(dtype)[:, None, None].expand(*size, 1)], -1)
 
 

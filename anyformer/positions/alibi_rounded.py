@@ -49,5 +49,7 @@ class RoundedALiBiPosition(OnScores):
 
     def forward(self, q: Where, k: Where) -> Tensor:
         places = k.coords[:, None, None, :, 0].bfloat16()  # (B, 1, 1, S)
-        bonus = (self.slopes.bfloat16()[:, None, None] * places).to(self.slopes.dtype) * self.scale
+        # bfloat16's product is that of float32, rounded; not every runtime multiplies in bfloat16
+        product = (self.slopes.bfloat16().float()[:, None, None] * places.float()).bfloat16()
+        bonus = product.to(self.slopes.dtype) * self.scale
         return bonus.expand(-1, -1, q.time.shape[1], -1)
