@@ -2,9 +2,9 @@
 
 `data/configs.json` has their keys and values, and how many numbers each model has: its parameters and the buffers that
 are learned. Tables of a thousand names are told as 1000. It was written from knowledge of the files, not copied from
-them; those of Llama-2-7b-hf, Llama-3.1-8B, Ministral-8B, Mamba-Codestral, longformer-base-4096 and t5-3b were held
-against public copies. The counts are those of the reference library's models, and beside them what it has for buffers
-(biases of logits and of routers) or ties (T5 1.1's own head), without tables of waves.
+them; those of Llama-2-7b-hf, Llama-3.1-8B, Ministral-8B, Mamba-Codestral and longformer-base-4096 were held against
+public copies, that of t5-3b in part. The counts are those of the reference library's models, and beside them what it
+has for buffers (biases of logits and of routers) or ties (T5 1.1's own head), without tables of waves.
 """
 
 import json
