@@ -30,7 +30,7 @@ def test_a_missing_key_means_what_it_means_in_the_reference(kind: str) -> None:
     [
         ("deit", {"pooler_act": "gelu"}, "pooler_act"),
         ("dinov2", {"drop_path_rate": 0.1}, "drop_path_rate"),
-        ("dinov2", {"architectures": ["Dinov2ForImageClassification"]}, "architectures"),
+        ("dinov2", {"architectures": ["Dinov2ForMaskedImageModeling"]}, "architectures"),
         ("siglip", {"vision_config": {"vision_use_head": False}}, "vision_use_head"),
         ("vit", {"patch_size": [3, 4]}, "patch_size"),
     ],

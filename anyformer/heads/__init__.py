@@ -4,6 +4,7 @@ TABLE = {
     "capped": "capped:Capped",
     "classify": "classify:Classify",
     "distilled": "distilled:Distilled",
+    "first_and_mean": "first_and_mean:FirstAndMean",
     "language": "language:Language",
     "mark": "mark:Mark",
     "masked": "masked:Masked",

@@ -47,7 +47,7 @@ class Bamba(ModelType):
             Block(mixer=mixer, ff=ff, residual=Pre(norm=norm))
             for mixer in self.mixers(c, context, norm.eps, c.count("num_hidden_layers", "body.blocks"))
         ]
-        return decoder(c, context, blocks, norm, language(c, bare=name == "BambaModel", tied=False))
+        return decoder(c, context, blocks, norm, language(c, name, tied=False))
 
     def mixers(self, c: Config, context: int, eps: float, count: int) -> list[Softmax | Mamba2]:
         """Of all layers."""

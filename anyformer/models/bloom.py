@@ -35,7 +35,7 @@ MIXER, RESIDUAL = "body.blocks.0.mixer", "body.blocks.0.residual"
 class Bloom(ModelType):
     """BLOOM (Le Scao et al. 2022)."""
 
-    classes = ("BloomForCausalLM", "BloomModel")
+    classes = ("BloomForCausalLM", "BloomModel", "BloomForSequenceClassification")
     prefix = "transformer."
     ties: ClassVar = TIES
     aliases: ClassVar = {"num_hidden_layers": "n_layer", "num_attention_heads": "n_head", "n_embed": "hidden_size"}
@@ -61,7 +61,7 @@ class Bloom(ModelType):
             norm=norm,
             context=c.take("seq_length", or_none(SIZE), "context", None),
             body=Stack(blocks=(block,) * c.count("n_layer", "body.blocks"), norm=norm),
-            head=language(c, bare=name == "BloomModel", tied=True),
+            head=language(c, name, tied=True),
         )
 
     def names(self, spec: ModelSpec) -> Names:

@@ -94,7 +94,7 @@ def sharper(size: int, factor: float) -> Kind[float | None]:
 class DeepSeek3(ModelType):
     """DeepSeek-V3 (DeepSeek-AI 2024)."""
 
-    classes = ("DeepseekV3ForCausalLM", "DeepseekV3Model")
+    classes = ("DeepseekV3ForCausalLM", "DeepseekV3Model", "DeepseekV3ForSequenceClassification")
     prefix = "model."
     ties: ClassVar = TIES
     aliases: ClassVar = {"num_local_experts": "n_routed_experts"}
@@ -124,7 +124,7 @@ class DeepSeek3(ModelType):
             Block(mixer=mixer, ff=ff, residual=residual)
             for ff in self.feedforwards(c, c.count("num_hidden_layers", "body.blocks"))
         ]
-        return decoder(c, context, blocks, norm, language(c, bare=name == "DeepseekV3Model", tied=False))
+        return decoder(c, context, blocks, norm, language(c, name, tied=False))
 
     def mixer(self, c: Config, context: int) -> Latent:
         """Attention; its norms have an eps of their own, which no key changes."""

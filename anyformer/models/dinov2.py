@@ -12,6 +12,8 @@ from anyformer.checkpoints.names import Fused, Names, sides
 from anyformer.core.spec import ModelSpec
 from anyformer.feedforward.gated import Gated
 from anyformer.feedforward.mlp import MLP
+from anyformer.heads.first_and_mean import FirstAndMean
+from anyformer.models.answers import labels
 from anyformer.models.base import ModelType
 from anyformer.models.vit import FF, attention, filed, mixers, patches
 from anyformer.norms.layer import LayerNorm
@@ -62,9 +64,9 @@ def inner(spec: ModelSpec, theirs: str, ours: str) -> Names:
 
 
 class Dinov2(ModelType):
-    """DINOv2 (Oquab et al. 2024), whose answer is the stream."""
+    """DINOv2 (Oquab et al. 2024), whose answer is the stream, or a class read off its first token and all others."""
 
-    classes = ("Dinov2Model",)
+    classes = ("Dinov2Model", "Dinov2ForImageClassification")
     prefix = "dinov2."
 
     def declare(self, c: Config, name: str) -> Encoder:
@@ -80,7 +82,7 @@ class Dinov2(ModelType):
             embedding=replace(patches(c, 14), mask_token=masked),
             dropout=c.take("hidden_dropout_prob", FRACTION, "dropout", 0.0),
             body=Stack(blocks=(block,) * c.count("num_hidden_layers", "body.blocks"), norm=norm),
-            head=None,
+            head=None if name == "Dinov2Model" else FirstAndMean(labels=labels(c)),
         )
 
     def names(self, spec: ModelSpec) -> Names:
@@ -97,4 +99,5 @@ class Dinov2(ModelType):
             **sides(norms),
             **inner(spec, theirs, ours),
             **gains,
+            **sides({"classifier": "head.out"}),
         }

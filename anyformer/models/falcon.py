@@ -63,7 +63,7 @@ def groups(heads: int) -> Kind[int | None]:
 class Falcon(ModelType):
     """Falcon (Almazrouei et al. 2023)."""
 
-    classes = ("FalconForCausalLM", "FalconModel")
+    classes = ("FalconForCausalLM", "FalconModel", "FalconForSequenceClassification")
     prefix = "transformer."
     ties: ClassVar = TIES
     aliases: ClassVar = {"n_embed": "hidden_size"}
@@ -98,7 +98,7 @@ class Falcon(ModelType):
             width=width,
             context=context,
             body=Stack(blocks=(block,) * c.count("num_hidden_layers", "body.blocks"), norm=norm),
-            head=language(c, bare=name == "FalconModel", tied=True),
+            head=language(c, name, tied=True),
         )
 
     def names(self, spec: ModelSpec) -> Names:

@@ -24,7 +24,7 @@ from anyformer.feedforward.gated import Gated
 from anyformer.heads.capped import Capped
 from anyformer.models.base import ModelType
 from anyformer.models.grouped import ALL, MIXER_OF, SLIDING, attention, every, layer_types, patterns
-from anyformer.models.head import TIES, language
+from anyformer.models.head import TIES, language, speaks
 from anyformer.models.llama import FF, MIXER, Llama
 from anyformer.models.rope import older, rotary, scaling
 from anyformer.norms.rms_offset import OffsetRMSNorm
@@ -76,19 +76,19 @@ def feedforward(c: Config) -> Gated:
     )
 
 
-def head(c: Config, cap: float | None, *, bare: bool) -> HeadSpec | None:
+def head(c: Config, cap: float | None, name: str) -> HeadSpec | None:
     """The embedding read backwards, its logits perhaps bounded. cap: where the config does not say it."""
-    if bare:
+    if not speaks(name):
         c.ignore("final_logit_softcapping")
     elif c.kind("head") in (None, "capped"):
         cap = c.take("final_logit_softcapping", or_none(POSITIVE), "head.cap", cap)
         if cap is not None:
-            decoder = language(c, bare=False, tied=True, at="head.decoder")
+            decoder = language(c, name, tied=True, at="head.decoder")
             assert decoder is not None
             return Capped(decoder=decoder, cap=cap)
     else:
         c.expect("final_logit_softcapping", None)
-    return language(c, bare=bare, tied=True)
+    return language(c, name, tied=True)
 
 
 def decoder(c: Config, context: int, blocks: Sequence[Block], last: OffsetRMSNorm, head: HeadSpec | None) -> Decoder:
@@ -120,7 +120,7 @@ def names(spec: ModelSpec) -> Names:
 class Gemma(ModelType):
     """Gemma (Gemma Team 2024): its head is not bounded, and its residual as Llama's."""
 
-    classes = ("GemmaForCausalLM", "GemmaModel")
+    classes = ("GemmaForCausalLM", "GemmaModel", "GemmaForSequenceClassification")
     prefix = "model."
     ties: ClassVar = TIES
 
@@ -137,7 +137,7 @@ class Gemma(ModelType):
             ),
             residual=Pre(norm=last),
         )
-        return decoder(c, context, (block,) * count, last, language(c, bare=name == "GemmaModel", tied=True))
+        return decoder(c, context, (block,) * count, last, language(c, name, tied=True))
 
     def names(self, spec: ModelSpec) -> Names:
         return Llama().names(spec)
@@ -146,7 +146,7 @@ class Gemma(ModelType):
 class Gemma2(ModelType):
     """Gemma 2: norms on either side of each part, bounded scores (Gemma Team 2024)."""
 
-    classes = ("Gemma2ForCausalLM", "Gemma2Model")
+    classes = ("Gemma2ForCausalLM", "Gemma2Model", "Gemma2ForSequenceClassification")
     prefix = "model."
     ties: ClassVar = TIES
 
@@ -164,7 +164,7 @@ class Gemma2(ModelType):
         c.said({"sliding_window_size": 4096})  # beside the key that is read
         seen = patterns(c, layer_types(c, every(2, count)), 4096)
         blocks = [Block(mixer=replace(mixer, pattern=one), ff=ff, residual=residual) for one in seen]
-        return decoder(c, context, blocks, last, head(c, 30.0, bare=name == "Gemma2Model"))
+        return decoder(c, context, blocks, last, head(c, 30.0, name))
 
     def names(self, spec: ModelSpec) -> Names:
         return names(spec)
@@ -173,7 +173,7 @@ class Gemma2(ModelType):
 class Gemma3Text(ModelType):
     """Gemma 3 (Gemma Team 2025), its text side; EmbeddingGemma (2025) sees both ways."""
 
-    classes = ("Gemma3ForCausalLM", "Gemma3TextModel")
+    classes = ("Gemma3ForCausalLM", "Gemma3TextModel", "Gemma3TextForSequenceClassification")
     prefix = "model."
     ties: ClassVar = TIES
 
@@ -198,7 +198,7 @@ class Gemma3Text(ModelType):
             Block(mixer=replace(mixer, pattern=seen, position=turns[kind]), ff=ff, residual=residual)
             for kind, seen in zip(types, patterns(c, types, 4096, both=both), strict=True)
         ]
-        return decoder(c, context, blocks, last, head(c, None, bare=name == "Gemma3TextModel"))
+        return decoder(c, context, blocks, last, head(c, None, name))
 
     def names(self, spec: ModelSpec) -> Names:
         norms = {f"model.layers.{{i}}.self_attn.{part}.weight": f"body.blocks.{{i}}.mixer.{part}.weight" for part in QK}

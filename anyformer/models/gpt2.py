@@ -64,7 +64,7 @@ def scales(c: Config, count: int, head_size: float) -> list[float | None]:
 class GPT2(ModelType):
     """GPT-2 (Radford et al. 2019)."""
 
-    classes = ("GPT2LMHeadModel", "GPT2Model")
+    classes = ("GPT2LMHeadModel", "GPT2Model", "GPT2ForSequenceClassification")
     prefix = "transformer."
     ties: ClassVar = TIES
     aliases = ALIASES
@@ -86,7 +86,7 @@ class GPT2(ModelType):
             position=Learned(length=c.take("n_positions", SIZE, "position.length")),
             dropout=c.take("embd_pdrop", FRACTION, "dropout", 0.1),
             body=Stack(blocks=blocks, norm=norm),
-            head=language(c, bare=name == "GPT2Model", tied=True),
+            head=language(c, name, tied=True),
         )
 
     def names(self, spec: ModelSpec) -> Names:

@@ -66,7 +66,7 @@ def window(c: Config, reaches: tuple[str, ...]) -> Pattern:
 class GPTNeo(ModelType):
     """GPT-Neo (Black et al. 2021)."""
 
-    classes = ("GPTNeoForCausalLM", "GPTNeoModel")
+    classes = ("GPTNeoForCausalLM", "GPTNeoModel", "GPTNeoForSequenceClassification")
     prefix = "transformer."
     ties: ClassVar = TIES
     aliases: ClassVar = {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"}
@@ -99,7 +99,7 @@ class GPTNeo(ModelType):
             position=Learned(length=c.take("max_position_embeddings", SIZE, "position.length", 2048)),
             dropout=c.take("embed_dropout", FRACTION, "dropout", 0.0),
             body=Stack(blocks=blocks, norm=norm),
-            head=language(c, bare=name == "GPTNeoModel", tied=True),
+            head=language(c, name, tied=True),
         )
 
     def names(self, spec: ModelSpec) -> Names:

@@ -27,7 +27,7 @@ SIDE_BY_SIDE = one_of({True: "parallel", False: "block"})
 class GPTNeoX(ModelType):
     """GPT-NeoX (Black et al. 2022)."""
 
-    classes = ("GPTNeoXForCausalLM", "GPTNeoXModel")
+    classes = ("GPTNeoXForCausalLM", "GPTNeoXModel", "GPTNeoXForSequenceClassification")
     prefix = "gpt_neox."
     ties: ClassVar = {"embed_out.weight": "embedding.weight"}
     renamed: ClassVar = {"lm_head.weight": "embed_out.weight"}
@@ -65,7 +65,7 @@ class GPTNeoX(ModelType):
             dropout=dropout,
             context=context,
             body=Stack(blocks=(block,) * c.count("num_hidden_layers", "body.blocks"), norm=norm),
-            head=language(c, bare=name == "GPTNeoXModel", tied=False),
+            head=language(c, name, tied=False),
         )
 
     def names(self, spec: ModelSpec) -> Names:

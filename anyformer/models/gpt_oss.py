@@ -26,7 +26,7 @@ from anyformer.residuals.pre import Pre
 class GPTOSS(ModelType):
     """GPT-OSS (OpenAI 2025)."""
 
-    classes = ("GptOssForCausalLM", "GptOssModel")
+    classes = ("GptOssForCausalLM", "GptOssModel", "GptOssForSequenceClassification")
     prefix = "model."
     ties: ClassVar = TIES
     aliases: ClassVar = {"num_experts": "num_local_experts"}
@@ -55,7 +55,7 @@ class GPTOSS(ModelType):
             Block(mixer=replace(mixer, pattern=seen), ff=ff, residual=Pre(norm=norm))
             for seen in patterns(c, layer_types(c, every(2, count)), 128)
         ]
-        return decoder(c, context, blocks, norm, language(c, bare=name == "GptOssModel", tied=False))
+        return decoder(c, context, blocks, norm, language(c, name, tied=False))
 
     def names(self, spec: ModelSpec) -> Names:
         theirs, ours = "model.layers.{i}", "body.blocks.{i}"

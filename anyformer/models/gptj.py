@@ -25,7 +25,7 @@ MIXER, RESIDUAL = "body.blocks.0.mixer", "body.blocks.0.residual"
 class GPTJ(ModelType):
     """GPT-J (Wang & Komatsuzaki 2021)."""
 
-    classes = ("GPTJForCausalLM", "GPTJModel")
+    classes = ("GPTJForCausalLM", "GPTJModel", "GPTJForSequenceClassification")
     prefix = "transformer."
     ties: ClassVar = TIES
     aliases = ALIASES
@@ -46,7 +46,7 @@ class GPTJ(ModelType):
             dropout=c.take("embd_pdrop", FRACTION, "dropout", 0.0),
             context=c.take("n_positions", SIZE, "context", 2048),
             body=Stack(blocks=(block,) * c.count("n_layer", "body.blocks"), norm=norm),
-            head=language(c, bare=name == "GPTJModel", tied=False, bias=True),
+            head=language(c, name, tied=False, bias=True),
         )
 
     def names(self, spec: ModelSpec) -> Names:

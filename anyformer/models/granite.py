@@ -13,7 +13,7 @@ from anyformer.core.spec import HeadSpec, ModelSpec
 from anyformer.embeddings.tokens import Tokens
 from anyformer.models.base import ModelType
 from anyformer.models.grouped import attention
-from anyformer.models.head import TIES, language
+from anyformer.models.head import TIES, language, speaks
 from anyformer.models.llama import (
     ATTENTION,
     GATED,
@@ -35,12 +35,12 @@ from anyformer.residuals.pre import Pre
 DIVISOR: Kind[float] = Kind(POSITIVE.what, lambda value: 1 / POSITIVE.read(value), lambda scale: 1 / scale)
 
 
-def head(c: Config, *, bare: bool) -> HeadSpec | None:
+def head(c: Config, name: str) -> HeadSpec | None:
     """Its logits are divided."""
-    if bare:
+    if not speaks(name):
         c.ignore("logits_scaling")
-        return language(c, bare=True, tied=False)
-    return language(c, bare=False, tied=False, scale=c.take("logits_scaling", DIVISOR, "head.scale", 1.0))
+        return language(c, name, tied=False)
+    return language(c, name, tied=False, scale=c.take("logits_scaling", DIVISOR, "head.scale", 1.0))
 
 
 class Granite(ModelType):
@@ -58,9 +58,7 @@ class Granite(ModelType):
         residual = Pre(norm=norm, scale=c.take("residual_multiplier", POSITIVE, f"{RESIDUAL}.scale", 1.0))
         block = Block(mixer=mixer, ff=gated(c, bias=False), residual=residual)
         embedding = Tokens(scale=c.take("embedding_multiplier", POSITIVE, "embedding.scale", 1.0))
-        return decoder(
-            c, longest, (block,) * layers(c), norm, head(c, bare=name == "GraniteModel"), embedding=embedding
-        )
+        return decoder(c, longest, (block,) * layers(c), norm, head(c, name), embedding=embedding)
 
     def names(self, spec: ModelSpec) -> Names:
         return tensors({**NORMS, **ATTENTION, **GATED})

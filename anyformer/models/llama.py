@@ -104,7 +104,7 @@ OTHERS = {"is_llama_config": True, "rope_interleaved": False}
 class Llama(ModelType):
     """Llama, a pre-norm decoder with RMSNorm, SwiGLU and rotary positions (Touvron et al. 2023)."""
 
-    classes = ("LlamaForCausalLM", "LlamaModel")
+    classes = ("LlamaForCausalLM", "LlamaModel", "LlamaForSequenceClassification")
     older_classes: ClassVar = {"LLaMAForCausalLM": "LlamaForCausalLM"}
     prefix = "model."
     ties: ClassVar = TIES
@@ -115,7 +115,7 @@ class Llama(ModelType):
         longest, norm = context(c, 2048), rms(c)
         mixer = attention(c, MIXER, rotary(c, POSITION, longest), kv_heads=None, bias=False)
         block = Block(mixer=mixer, ff=gated(c, bias=False), residual=Pre(norm=norm))
-        head = language(c, bare=name == "LlamaModel", tied=False)
+        head = language(c, name, tied=False)
         return decoder(c, longest, (block,) * layers(c), norm, head)
 
     def names(self, spec: ModelSpec) -> Names:

@@ -145,7 +145,7 @@ class Mamba2Type(ModelType):
             vocabulary=c.take("vocab_size", SIZE, "vocabulary"),
             width=width,
             body=Stack(blocks=(block,) * c.count("num_hidden_layers", "body.blocks"), norm=norm),
-            head=language(c, bare=name == "Mamba2Model", tied=False),
+            head=language(c, name, tied=False),
         )
 
     def names(self, spec: ModelSpec) -> Names:

@@ -39,7 +39,7 @@ def window(c: Config, usual: int | None) -> Pattern:
 class Mistral(ModelType):
     """Mistral, Llama with a window in every layer (Jiang et al. 2023)."""
 
-    classes = ("MistralForCausalLM", "MistralModel")
+    classes = ("MistralForCausalLM", "MistralModel", "MistralForSequenceClassification")
     prefix = "model."
     ties: ClassVar = TIES
 
@@ -47,7 +47,7 @@ class Mistral(ModelType):
         longest, norm = context(c, 131_072), rms(c)
         mixer = attention(c, MIXER, rotary(c, POSITION, longest), kv_heads=8)
         block = Block(mixer=replace(mixer, pattern=window(c, 4096)), ff=gated(c), residual=Pre(norm=norm))
-        head = language(c, bare=name == "MistralModel", tied=False)
+        head = language(c, name, tied=False)
         return decoder(c, longest, (block,) * layers(c), norm, head)
 
     def names(self, spec: ModelSpec) -> Names:

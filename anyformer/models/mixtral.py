@@ -38,7 +38,7 @@ def expert_names(theirs: str, gate: str, up: str, down: str) -> dict[str, str]:
 class Mixtral(ModelType):
     """Mixtral, whose tokens each choose two of eight feed-forwards (Jiang et al. 2024)."""
 
-    classes = ("MixtralForCausalLM", "MixtralModel")
+    classes = ("MixtralForCausalLM", "MixtralModel", "MixtralForSequenceClassification")
     prefix = "model."
     ties: ClassVar = TIES
 
@@ -58,7 +58,7 @@ class Mixtral(ModelType):
         )
         block = Block(mixer=mixer, ff=ff, residual=Pre(norm=norm))
         blocks = (block,) * c.count("num_hidden_layers", "body.blocks")
-        return decoder(c, context, blocks, norm, language(c, bare=name == "MixtralModel", tied=False))
+        return decoder(c, context, blocks, norm, language(c, name, tied=False))
 
     def names(self, spec: ModelSpec) -> Names:
         return {**Llama().names(spec), **expert_names("model.layers.{i}.block_sparse_moe", "w1", "w3", "w2")}
@@ -76,7 +76,7 @@ USES_WINDOW: Kind[bool] = Kind(FLAG.what, FLAG.read, lambda pattern: pattern != 
 class Qwen3Experts(ModelType):
     """Qwen 3 with experts (Yang et al. 2025): queries and keys are normalised, some layers may have no experts."""
 
-    classes = ("Qwen3MoeForCausalLM", "Qwen3MoeModel")
+    classes = ("Qwen3MoeForCausalLM", "Qwen3MoeModel", "Qwen3MoeForSequenceClassification")
     prefix = "model."
     ties: ClassVar = TIES
     aliases: ClassVar = {"num_local_experts": "num_experts"}
@@ -96,7 +96,7 @@ class Qwen3Experts(ModelType):
             Block(mixer=mixer, ff=ff, residual=Pre(norm=norm))
             for ff in self.feedforwards(c, c.count("num_hidden_layers", "body.blocks"))
         ]
-        return decoder(c, context, blocks, norm, language(c, bare=name == "Qwen3MoeModel", tied=False))
+        return decoder(c, context, blocks, norm, language(c, name, tied=False))
 
     def feedforwards(self, c: Config, count: int) -> list[Experts | Gated]:
         """Of all layers: every `decoder_sparse_step`-th has experts, but for those that are named."""

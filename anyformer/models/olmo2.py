@@ -41,7 +41,7 @@ BEHIND = {
 class Olmo2(ModelType):
     """OLMo 2, Llama with norms behind its parts (OLMo Team 2024)."""
 
-    classes = ("Olmo2ForCausalLM", "Olmo2Model")
+    classes = ("Olmo2ForCausalLM", "Olmo2Model", "Olmo2ForSequenceClassification")
     prefix = "model."
     ties: ClassVar = TIES
 
@@ -51,7 +51,7 @@ class Olmo2(ModelType):
         mixer = attention(c, MIXER, turn, kv_heads=None, bias=False, sizes=usual_size(c))
         mixer = replace(mixer, qk_norm=norm, qk_norm_over="all_heads")
         block = Block(mixer=mixer, ff=gated(c), residual=Sandwich(norm=NoNorm(), after=norm))
-        head = language(c, bare=name == "Olmo2Model", tied=False)
+        head = language(c, name, tied=False)
         return decoder(c, longest, (block,) * layers(c), norm, head)
 
     def names(self, spec: ModelSpec) -> Names:

@@ -18,7 +18,7 @@ from anyformer.heads.language import Language
 from anyformer.heads.masked import Masked
 from anyformer.heads.tied import Tied
 from anyformer.models.base import ModelType
-from anyformer.models.head import TIES, language
+from anyformer.models.head import TIES, language, speaks
 from anyformer.norms.layer import LayerNorm
 from anyformer.norms.nothing import NoNorm
 from anyformer.positions.learned import Learned
@@ -47,7 +47,7 @@ def embedding(width: int) -> Kind[Tokens | Factorised]:
 class OPT(ModelType):
     """OPT (Zhang et al. 2022)."""
 
-    classes = ("OPTForCausalLM", "OPTModel")
+    classes = ("OPTForCausalLM", "OPTModel", "OPTForSequenceClassification")
     prefix = "model."
     ties: ClassVar = TIES
 
@@ -83,7 +83,7 @@ class OPT(ModelType):
             embedding=words,
             position=Learned(length=c.take("max_position_embeddings", SIZE, "position.length", 2048), first=2),
             body=Stack(blocks=(block,) * c.count("num_hidden_layers", "body.blocks"), norm=last),
-            head=head(c, words, bare=name == "OPTModel"),
+            head=head(c, words, name),
         )
 
     def names(self, spec: ModelSpec) -> Names:
@@ -115,11 +115,11 @@ class OPT(ModelType):
         }
 
 
-def head(c: Config, words: Tokens | Factorised, *, bare: bool) -> HeadSpec | None:
+def head(c: Config, words: Tokens | Factorised, name: str) -> HeadSpec | None:
     """Narrow embeddings are read backwards by way of a map to their width."""
     if isinstance(words, Tokens):
-        return language(c, bare=bare, tied=True)
-    if bare:
+        return language(c, name, tied=True)
+    if not speaks(name):
         raise ValueError("word_embed_proj_dim is not hidden_size, which is understood of OPTForCausalLM alone")
     decoder = c.take("tie_word_embeddings", NARROW_HEADS, "head.decoder", True)
     return Masked(activation="identity", norm=NoNorm(), decoder=decoder, size=words.size, bias=False)

@@ -34,7 +34,7 @@ from anyformer.residuals.pre import Pre
 class Phi(ModelType):
     """Phi, attention and an MLP side by side (Li et al. 2023)."""
 
-    classes = ("PhiForCausalLM", "PhiModel")
+    classes = ("PhiForCausalLM", "PhiModel", "PhiForSequenceClassification")
     prefix = "model."
     ties: ClassVar = TIES
 
@@ -56,7 +56,7 @@ class Phi(ModelType):
         )
         residual = Pre(norm=norm, dropout=c.take("resid_pdrop", FRACTION, f"{RESIDUAL}.dropout", 0.0))
         block = Parallel(mixer=mixer, ff=ff, residual=residual)
-        head = language(c, bare=name == "PhiModel", tied=False, bias=True)
+        head = language(c, name, tied=False, bias=True)
         dropout = c.take("embd_pdrop", FRACTION, "dropout", 0.0)
         return decoder(c, longest, (block,) * layers(c), norm, head, dropout=dropout)
 

@@ -62,7 +62,7 @@ def rotation(c: Config, longest: int | None, head_size: int) -> Rotary:
 class Phi3(ModelType):
     """Phi-3, Llama with LongRoPE (Abdin et al. 2024)."""
 
-    classes = ("Phi3ForCausalLM", "Phi3Model")
+    classes = ("Phi3ForCausalLM", "Phi3Model", "Phi3ForSequenceClassification")
     prefix = "model."
     ties: ClassVar = TIES
 
@@ -81,7 +81,7 @@ class Phi3(ModelType):
         )
         residual = Pre(norm=norm, dropout=c.take("resid_pdrop", FRACTION, f"{RESIDUAL}.dropout", 0.0))
         block = Block(mixer=mixer, ff=gated(c), residual=residual)
-        return decoder(c, longest, (block,) * layers(c), norm, language(c, bare=name == "Phi3Model", tied=False))
+        return decoder(c, longest, (block,) * layers(c), norm, language(c, name, tied=False))
 
     def names(self, spec: ModelSpec) -> Names:
         theirs, ours = "model.layers.{i}", "body.blocks.{i}"

@@ -26,6 +26,7 @@ from anyformer.core.model import Model
 from anyformer.core.spec import ModelSpec
 from anyformer.core.tables import nearest, row, table
 from anyformer.models.base import ModelType, is_bare
+from anyformer.models.head import answered
 from anyformer.models.surgery import operate
 
 CONFIG = "config.json"
@@ -85,7 +86,7 @@ def tensors_for(
     """
     kind = model_type(source.config.get("model_type"), where)
     theirs = _with_prefix(source.tensors, kind)
-    names = kind.names(spec)
+    names = answered(spec, kind.names(spec))
     found, used = {}, set()
     for link in links(names, parameters):
         if link.theirs not in theirs:
@@ -214,8 +215,10 @@ def common_dtype(tensors: Mapping[str, Tensor], where: str) -> torch.dtype:
             f"{where}: the weights are {' and '.join(kinds)}; say in which to compute, such as --dtype float32"
         )
     dtype = getattr(torch, kinds[0])
-    if not dtype.is_floating_point:
-        raise InputError(f"{where}: the weights are {kinds[0]}; they should be floating-point numbers")
+    if not dtype.is_floating_point or dtype.itemsize < 2:
+        raise InputError(
+            f"{where}: the weights are {kinds[0]}; they should be floating-point numbers of 16 bits or more"
+        )
     return dtype
 
 
@@ -224,7 +227,7 @@ def published(model: Model, name: str) -> tuple[dict[str, Any], dict[str, Tensor
     kind = model_type(name, "--type")
     config, parameters = kind.write(name, model.spec), model.state_dict()
     made, used = {}, set()
-    for link in links(kind.names(model.spec), parameters):
+    for link in links(answered(model.spec, kind.names(model.spec)), parameters):
         made[link.theirs] = link.rule.join([parameters[ours].detach() for ours in link.ours]).contiguous()
         used.update(link.ours)
     assert used == parameters.keys(), f"no names for {sorted(parameters.keys() - used)}"  # a table that is not whole

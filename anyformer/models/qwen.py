@@ -76,18 +76,18 @@ def told(c: Config, used: bool, types: Sequence[str], size: int) -> list[Pattern
     return patterns(c, types, size)
 
 
-def declared(c: Config, longest: int | None, mixer: Softmax, norm: RMSNorm, *, bare: bool) -> Decoder:
+def declared(c: Config, longest: int | None, mixer: Softmax, norm: RMSNorm, name: str) -> Decoder:
     """The mixer in all layers, each with what it sees."""
     ff, residual = gated(c), Pre(norm=norm)
     seen = windows(c, layers(c))
     blocks = [Block(mixer=replace(mixer, pattern=pattern), ff=ff, residual=residual) for pattern in seen]
-    return decoder(c, longest, blocks, norm, language(c, bare=bare, tied=False))
+    return decoder(c, longest, blocks, norm, language(c, name, tied=False))
 
 
 class Qwen2(ModelType):
     """Qwen 2, Llama with biases on q, k and v (Yang et al. 2024)."""
 
-    classes = ("Qwen2ForCausalLM", "Qwen2Model")
+    classes = ("Qwen2ForCausalLM", "Qwen2Model", "Qwen2ForSequenceClassification")
     prefix = "model."
     ties: ClassVar = TIES
 
@@ -96,7 +96,7 @@ class Qwen2(ModelType):
         longest, norm = context(c, 32_768), rms(c)
         mixer = attention(c, MIXER, rotary(c, POSITION, longest), kv_heads=32, sizes=usual_size(c))
         mixer = replace(mixer, bias=True, out_bias=False)
-        return declared(c, longest, mixer, norm, bare=name == "Qwen2Model")
+        return declared(c, longest, mixer, norm, name)
 
     def names(self, spec: ModelSpec) -> Names:
         return tensors({**NORMS, **ATTENTION, **GATED})
@@ -105,7 +105,7 @@ class Qwen2(ModelType):
 class Qwen3(ModelType):
     """Qwen 3, Llama with norms of queries and keys (Yang et al. 2025)."""
 
-    classes = ("Qwen3ForCausalLM", "Qwen3Model")
+    classes = ("Qwen3ForCausalLM", "Qwen3Model", "Qwen3ForSequenceClassification")
     prefix = "model."
     ties: ClassVar = TIES
 
@@ -113,7 +113,7 @@ class Qwen3(ModelType):
         longest, norm = context(c, 32_768), rms(c)
         turn = rotary(c, POSITION, longest)
         mixer = attention(c, MIXER, turn, kv_heads=32, size=128, bias=False, sizes=usual_size(c))
-        return declared(c, longest, replace(mixer, qk_norm=norm), norm, bare=name == "Qwen3Model")
+        return declared(c, longest, replace(mixer, qk_norm=norm), norm, name)
 
     def names(self, spec: ModelSpec) -> Names:
         norms = {f"self_attn.{part}_norm": f"mixer.{part}_norm" for part in ("q", "k")}

@@ -56,7 +56,7 @@ def rotation(c: Config, longest: int | None, count: int) -> Rotary:
 class SmolLM3(ModelType):
     """SmolLM 3, Llama with layers that know no positions (Bakouch et al. 2025)."""
 
-    classes = ("SmolLM3ForCausalLM", "SmolLM3Model")
+    classes = ("SmolLM3ForCausalLM", "SmolLM3Model", "SmolLM3ForSequenceClassification")
     prefix = "model."
     ties: ClassVar = TIES
 
@@ -76,7 +76,7 @@ class SmolLM3(ModelType):
             )
             for seen, turned in zip(told(c, used, types, MISSING), turns, strict=True)
         ]
-        return decoder(c, longest, blocks, norm, language(c, bare=name == "SmolLM3Model", tied=True))
+        return decoder(c, longest, blocks, norm, language(c, name, tied=True))
 
     def names(self, spec: ModelSpec) -> Names:
         return tensors({**NORMS, **ATTENTION, **GATED})

@@ -38,7 +38,7 @@ BLOCKS = one_of({False: "block", True: "parallel"})
 class StableLM(ModelType):
     """StableLM, Llama with LayerNorm and partial rotation (Bellagente et al. 2024)."""
 
-    classes = ("StableLmForCausalLM", "StableLmModel")
+    classes = ("StableLmForCausalLM", "StableLmModel", "StableLmForSequenceClassification")
     prefix = "model."
     ties: ClassVar = TIES
 
@@ -61,7 +61,7 @@ class StableLM(ModelType):
         )
         kind = c.take("use_parallel_residual", BLOCKS, "body.blocks.0.kind", False)
         block = (Parallel if kind == "parallel" else Block)(mixer=mixer, ff=gated(c), residual=Pre(norm=norm))
-        head = language(c, bare=name == "StableLmModel", tied=False)
+        head = language(c, name, tied=False)
         return decoder(c, longest, (block,) * layers(c), norm, head)
 
     def names(self, spec: ModelSpec) -> Names:

@@ -46,7 +46,7 @@ OLD_KEYS = (
 class StarCoder2(ModelType):
     """StarCoder 2, with an MLP and biases everywhere (Lozhkov et al. 2024)."""
 
-    classes = ("Starcoder2ForCausalLM", "Starcoder2Model")
+    classes = ("Starcoder2ForCausalLM", "Starcoder2Model", "Starcoder2ForSequenceClassification")
     prefix = "model."
     ties: ClassVar = TIES
 
@@ -74,7 +74,7 @@ class StarCoder2(ModelType):
         )
         residual = Pre(norm=norm, dropout=c.take("residual_dropout", FRACTION, f"{RESIDUAL}.dropout", 0.0))
         block = Block(mixer=mixer, ff=ff, residual=residual)
-        head = language(c, bare=name == "Starcoder2Model", tied=True)
+        head = language(c, name, tied=True)
         dropout = c.take("embedding_dropout", FRACTION, "dropout", 0.0)
         return decoder(c, longest, (block,) * layers(c), norm, head, dropout=dropout)
 

@@ -99,6 +99,7 @@ CASES = (
         {**SMALL_DINOV2, "hidden_size": 28, "use_swiglu_ffn": True, "use_mask_token": False, "qkv_bias": False},
         PATCHES,
     ),
+    Case("dinov2 classes", "Dinov2ForImageClassification", {**SMALL_DINOV2, "num_labels": 3}, PIXELS),
     Case("siglip", "SiglipModel", SMALL_SIGLIP, PAIRS_WHOLE),
     Case("vit", "ViTForImageClassification", {**SMALL_VIT, "num_labels": 3}, PIXELS),
     Case("vit wide", "ViTForImageClassification", {**SMALL_VIT, "image_size": [9, 13], "qkv_bias": False}, PIXELS),
